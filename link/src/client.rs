@@ -1,0 +1,192 @@
+//! The agent's endpoint: one UDP socket, counted and capped, that dials collectors.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use quinn::{
+    AsyncUdpSocket, ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, Runtime, TokioRuntime,
+    crypto::rustls::QuicClientConfig,
+};
+use spillway_proto::CloseCode;
+use tokio::task::JoinSet;
+
+use crate::{CappedSocket, Identity, LinkSettings, RateCap, WireCounters, identity};
+
+/// Most addresses of one host name that a dial tries. More than a few mean a load balancer's whole list.
+const MAX_ADDRESSES: usize = 4;
+
+/// How long an address may keep a dial waiting before the next one of the same name is tried beside it. Above the handshake of a
+/// satellite line with a lost packet, so that a good address is not dialled twice over at the line's expense.
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_secs(3);
+
+/// The agent's end of the link. Cheap to use for any number of dials, one after the other; must live in a Tokio runtime.
+#[derive(Debug)]
+pub struct LinkClient {
+    endpoint: Endpoint,
+    config: ClientConfig,
+    handshake_timeout: Duration,
+    counters: Arc<WireCounters>,
+    cap: RateCap,
+}
+
+impl LinkClient {
+    /// Binds a UDP port of the system's choice, for IPv6 and IPv4, or for IPv4 where there is no IPv6.
+    ///
+    /// # Errors
+    /// When no port can be bound, or TLS refuses the identity.
+    pub fn new(identity: &Identity, settings: &LinkSettings, cap: RateCap) -> Result<Self, Error> {
+        let tls = QuicClientConfig::try_from(identity.client_config()?).map_err(|_| Error::NoInitialCipherSuite)?;
+        let mut config = ClientConfig::new(Arc::new(tls));
+        config.transport_config(settings.transport());
+
+        let socket =
+            UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).map_err(Error::Bind)?;
+        let runtime = Arc::new(TokioRuntime);
+        let socket = CappedSocket::new(runtime.wrap_udp_socket(socket).map_err(Error::Bind)?, cap);
+        let (counters, cap) = (socket.counters(), socket.cap());
+        let socket: Arc<dyn AsyncUdpSocket> = Arc::new(socket);
+        let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, runtime).map_err(Error::Bind)?;
+        Ok(Self { endpoint, config, handshake_timeout: settings.handshake_timeout, counters, cap })
+    }
+
+    /// Dials `host` (a name or an IP address; the collector's certificate must carry it), trying its addresses as
+    /// [`LinkClient::dial_addresses`] does.
+    ///
+    /// A finished handshake does not mean that the collector took our certificate: TLS 1.3 lets the client finish first. A refusal
+    /// arrives as the [`ConnectionError`] of whatever is awaited next (see [`Connection::closed`]).
+    /// Cancel safe: dropping the future gives the attempt up.
+    ///
+    /// # Errors
+    /// The error of the last address tried.
+    pub async fn dial(&self, host: &str, port: u16) -> Result<Connection, DialError> {
+        // A bracketed IPv6 address is how configuration files write it, and not how resolvers or certificates do.
+        let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+        let addresses: Vec<_> = tokio::net::lookup_host((host, port))
+            .await
+            .map_err(|source| DialError::Resolve { host: host.to_owned(), source })?
+            .take(MAX_ADDRESSES)
+            .collect();
+        if addresses.is_empty() {
+            return Err(DialError::NoAddress { host: host.to_owned() });
+        }
+        self.dial_addresses(addresses, host).await
+    }
+
+    /// Dials the addresses one after the other; `name` is what the collector's certificate must carry.
+    ///
+    /// A failed address is followed by the next at once, a silent one after 3 s; the first finished handshake wins and the other
+    /// attempts are given up.
+    ///
+    /// # Errors
+    /// The last error, when every handshake failed or took longer than [`LinkSettings::handshake_timeout`].
+    pub async fn dial_addresses(&self, addresses: Vec<SocketAddr>, name: &str) -> Result<Connection, DialError> {
+        let mut waiting = addresses.into_iter();
+        let mut attempts = JoinSet::new();
+        let mut last = DialError::NoAddress { host: name.to_owned() };
+        loop {
+            if let Some(address) = waiting.next() {
+                attempts.spawn(self.attempt(address, name.to_owned()));
+            }
+            tokio::select! {
+                Some(attempt) = attempts.join_next() => match attempt {
+                    Ok(Ok(connection)) => return Ok(connection),
+                    Ok(Err(error)) => last = error,
+                    Err(panicked) => tracing::error!(%panicked, "dialling failed"),
+                },
+                () = tokio::time::sleep(NEXT_ADDRESS_AFTER), if waiting.len() > 0 => {}
+                else => return Err(last),
+            }
+        }
+    }
+
+    fn attempt(&self, address: SocketAddr, name: String) -> impl Future<Output = Result<Connection, DialError>> + Send + use<> {
+        let (endpoint, config, handshake_timeout) = (self.endpoint.clone(), self.config.clone(), self.handshake_timeout);
+        async move {
+            let connecting = endpoint.connect_with(config, address, &name).map_err(|source| DialError::Connect { address, source })?;
+            match tokio::time::timeout(handshake_timeout, connecting).await {
+                Ok(Ok(connection)) => Ok(connection),
+                Ok(Err(source)) => Err(DialError::Handshake { address, source }),
+                Err(_elapsed) => Err(DialError::Handshake { address, source: ConnectionError::TimedOut }),
+            }
+        }
+    }
+
+    /// Bytes on the wire, of all connections together.
+    pub fn counters(&self) -> Arc<WireCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// The handle that replaces the cap on bytes sent.
+    pub fn cap(&self) -> RateCap {
+        self.cap.clone()
+    }
+
+    /// The UDP port we dial from.
+    ///
+    /// # Errors
+    /// What the system says when it cannot tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Closes every connection with `code` and waits, at most `deadline`, until the peers have heard of it.
+    pub async fn shutdown(&self, code: CloseCode, deadline: Duration) {
+        self.endpoint.close(code.code().into(), code.as_str().as_bytes());
+        if tokio::time::timeout(deadline, self.endpoint.wait_idle()).await.is_err() {
+            tracing::debug!(?deadline, "left without the peer's confirmation of the close");
+        }
+    }
+}
+
+/// Why there is no endpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The identity cannot be used for TLS.
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
+    /// No UDP socket.
+    #[error("cannot open a UDP socket to dial from")]
+    Bind(#[source] io::Error),
+    /// The crypto provider lacks what QUIC's first packets are protected with.
+    #[error("TLS lacks the cipher suite AES-128-GCM-SHA256, which QUIC begins with")]
+    NoInitialCipherSuite,
+}
+
+/// Why a dial failed. [`DialError::explain`] says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The name is not known, or the resolver is not reached.
+    #[error("cannot resolve {host}")]
+    Resolve {
+        /// The host as configured.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// The name is known and has no address.
+    #[error("{host} has no address")]
+    NoAddress {
+        /// The host as configured.
+        host: String,
+    },
+    /// The attempt could not begin.
+    #[error("cannot dial {address}")]
+    Connect {
+        /// Where to.
+        address: SocketAddr,
+        /// What quinn said.
+        source: ConnectError,
+    },
+    /// The handshake failed.
+    #[error("no connection with {address}")]
+    Handshake {
+        /// Where to.
+        address: SocketAddr,
+        /// What happened.
+        source: ConnectionError,
+    },
+}

@@ -1,0 +1,333 @@
+//! Every way a connection ends, as one sentence about what happened and one about what to do.
+//!
+//! The text depends on the side that logs it: an alert "unknown CA" from the collector means that it does not know ours, the same
+//! alert raised here means that we do not know its.
+
+use std::fmt;
+
+use quinn::{ApplicationClose, ConnectionError, TransportErrorCode};
+use spillway_proto::{CloseCode, close::Disposition};
+
+use crate::client::DialError;
+
+/// Which side the explanation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The edge: dials.
+    Agent,
+    /// The centre: listens.
+    Collector,
+}
+
+/// Why a connection ended, for a log line. `Display` joins both texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// What happened, as a fragment without a final period.
+    pub what: String,
+    /// What to do, as a fragment without a final period.
+    pub fix: String,
+    /// How the agent goes on.
+    pub retry: Disposition,
+    /// Stable short name of the cause, from a fixed set: for metric labels.
+    pub reason: &'static str,
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{what}; {fix}", what = self.what, fix = self.fix)
+    }
+}
+
+/// Explains the end of a connection to the operator of `side`.
+pub fn explain(error: &ConnectionError, side: Side) -> Explanation {
+    match error {
+        ConnectionError::ApplicationClosed(close) => application(close),
+        // Raised here or told by the peer: the code is the same, who refused whom is not.
+        ConnectionError::TransportError(raised) => transport(raised.code, &raised.reason, side, Refuser::We),
+        ConnectionError::ConnectionClosed(told) => transport(told.error_code, &String::from_utf8_lossy(&told.reason), side, Refuser::Peer),
+        ConnectionError::TimedOut => Explanation {
+            what: format!("the {} did not answer in time", other(side)),
+            fix: match side {
+                Side::Agent => "check that the collector runs, that UDP (not only TCP) to its port is open on the way, and the line",
+                Side::Collector => "nothing to do: the agent redials when its line is back",
+            }
+            .to_owned(),
+            retry: Disposition::Redial,
+            reason: "timed_out",
+        },
+        ConnectionError::Reset => Explanation {
+            what: format!("the {} no longer knows this connection: it was restarted", other(side)),
+            fix: "nothing to do: the agent redials".to_owned(),
+            retry: Disposition::Redial,
+            reason: "reset",
+        },
+        ConnectionError::VersionMismatch => Explanation {
+            what: format!("the {} speaks no QUIC version that we speak", other(side)),
+            fix: "check that the address is a Spillway collector and no middlebox answers for it".to_owned(),
+            retry: Disposition::NeedsOperator,
+            reason: "quic_version",
+        },
+        ConnectionError::LocallyClosed => Explanation {
+            what: "we closed the connection".to_owned(),
+            fix: "nothing to do".to_owned(),
+            retry: Disposition::Redial,
+            reason: "closed",
+        },
+        ConnectionError::CidsExhausted => Explanation {
+            what: "no connection id was left".to_owned(),
+            fix: "restart the process and report it: ids should never run out".to_owned(),
+            retry: Disposition::Redial,
+            reason: "cids_exhausted",
+        },
+    }
+}
+
+impl DialError {
+    /// What happened and what to do, for the agent's log.
+    pub fn explain(&self) -> Explanation {
+        let (what, fix, reason) = match self {
+            Self::Handshake { address, source } => {
+                let explained = explain(source, Side::Agent);
+                return Explanation { what: format!("{address}: {what}", what = explained.what), ..explained };
+            }
+            Self::Resolve { host, source } => {
+                (format!("cannot resolve {host}: {source}"), "check collector.address and this machine's DNS", "resolve")
+            }
+            Self::NoAddress { host } => (format!("{host} has no address"), "check collector.address and this machine's DNS", "resolve"),
+            Self::Connect { address, source } => {
+                (format!("cannot dial {address}: {source}"), "check collector.address and this machine's network", "connect")
+            }
+        };
+        Explanation { what, fix: fix.to_owned(), retry: Disposition::Redial, reason }
+    }
+}
+
+/// Who found the other's fault.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refuser {
+    We,
+    Peer,
+}
+
+fn application(close: &ApplicationClose) -> Explanation {
+    let said = String::from_utf8_lossy(&close.reason);
+    match CloseCode::from_code(close.error_code.into_inner()) {
+        Some(code) => Explanation {
+            what: match said.trim() {
+                "" => format!("closed by the peer: {code}"),
+                said if said == code.as_str() => format!("closed by the peer: {code}"),
+                said => format!("closed by the peer: {code} ({said})"),
+            },
+            fix: code.remedy().to_owned(),
+            retry: code.disposition(),
+            reason: code.as_str(),
+        },
+        None => Explanation {
+            what: format!("closed by the peer with the unknown code {code} ({said})", code = close.error_code),
+            fix: "the peer is of a newer version: its documentation explains the code".to_owned(),
+            retry: Disposition::Redial,
+            reason: "unknown_code",
+        },
+    }
+}
+
+fn transport(code: TransportErrorCode, said: &str, side: Side, refuser: Refuser) -> Explanation {
+    let number = u64::from(code);
+    if let Some(alert) = number.checked_sub(CRYPTO_BASE).and_then(|alert| u8::try_from(alert).ok()) {
+        return tls(alert, said, side, refuser);
+    }
+    if code == TransportErrorCode::CONNECTION_REFUSED {
+        return Explanation {
+            what: "the collector takes no more connections".to_owned(),
+            fix: CloseCode::TooManyConnections.remedy().to_owned(),
+            retry: Disposition::Redial,
+            reason: CloseCode::TooManyConnections.as_str(),
+        };
+    }
+    if code == TransportErrorCode::APPLICATION_ERROR {
+        return Explanation {
+            what: format!("the {} closed during the handshake", other(side)),
+            fix: "nothing to do unless it repeats: then its log says why".to_owned(),
+            retry: Disposition::Redial,
+            reason: "closed_in_handshake",
+        };
+    }
+    Explanation {
+        what: match refuser {
+            Refuser::We => format!("the {} broke the rules of QUIC: {code} ({said})", other(side)),
+            Refuser::Peer => format!("the {} reported an error of QUIC: {code} ({said})", other(side)),
+        },
+        fix: "nothing to do unless it repeats: then report it with both logs".to_owned(),
+        retry: Disposition::Redial,
+        reason: "transport",
+    }
+}
+
+/// TLS alerts are transport errors from here on (RFC 9001, section 4.8).
+const CRYPTO_BASE: u64 = 0x100;
+
+// Alerts of RFC 8446, section 6, as `crate::trust` assigns them.
+const HANDSHAKE_FAILURE: u8 = 40;
+const BAD_CERTIFICATE: u8 = 42;
+const UNSUPPORTED_CERTIFICATE: u8 = 43;
+const CERTIFICATE_EXPIRED: u8 = 45;
+const CERTIFICATE_UNKNOWN: u8 = 46;
+const UNKNOWN_CA: u8 = 48;
+const ACCESS_DENIED: u8 = 49;
+const PROTOCOL_VERSION: u8 = 70;
+const CERTIFICATE_REQUIRED: u8 = 116;
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+
+/// Explains a TLS alert. The certificate at fault is the peer's when we refused, ours when the peer did.
+fn tls(alert: u8, said: &str, side: Side, refuser: Refuser) -> Explanation {
+    let at_fault = match refuser {
+        Refuser::We => other(side),
+        Refuser::Peer => own(side),
+    };
+    let judge = match refuser {
+        Refuser::We => own(side),
+        Refuser::Peer => other(side),
+    };
+    let issue = match at_fault {
+        AGENT => "issue a new one with `spillway-collector pki issue SITE`, copy it to the site and restart the agent",
+        _ => "make a new server certificate with `spillway-collector pki init` (it keeps the CA) and restart the collector",
+    };
+    let (what, fix, reason) = match alert {
+        UNKNOWN_CA => (
+            format!("the {at_fault}'s certificate is not signed by the CA that the {judge} trusts"),
+            format!(
+                "give the {judge} as tls.ca the certificate of the CA that signed the {at_fault}'s certificate, or issue the \
+                 {at_fault} a certificate of the {judge}'s CA; `spillway-collector pki show FILE` prints who signed what"
+            ),
+            "unknown_ca",
+        ),
+        CERTIFICATE_EXPIRED => (format!("the {at_fault}'s certificate has expired"), issue.to_owned(), "certificate_expired"),
+        CERTIFICATE_UNKNOWN => (
+            format!("the {at_fault}'s certificate is not valid yet by the {judge}'s clock"),
+            format!("set the clock of the {judge} (NTP); if it is right, the certificate was made where the clock was ahead"),
+            "certificate_not_yet_valid",
+        ),
+        UNSUPPORTED_CERTIFICATE => (
+            format!("the {at_fault}'s certificate is made for another purpose"),
+            match at_fault {
+                AGENT => "give the agent as tls.cert a site's certificate (`spillway-collector pki issue SITE`), not a server's",
+                _ => "give the collector as tls.cert its server certificate (`spillway-collector pki init`), not a site's",
+            }
+            .to_owned(),
+            "certificate_purpose",
+        ),
+        ACCESS_DENIED => (
+            "the collector's certificate does not carry the name that the agent dialled".to_owned(),
+            "dial a name that it carries (`spillway-collector pki show server.pem`), or make one with \
+             `spillway-collector pki init --host NAME`"
+                .to_owned(),
+            "certificate_name",
+        ),
+        BAD_CERTIFICATE => (format!("the {at_fault}'s certificate is malformed"), issue.to_owned(), "certificate_malformed"),
+        CERTIFICATE_REQUIRED => {
+            ("the agent offered no certificate".to_owned(), "set tls.cert and tls.key of the agent".to_owned(), "certificate_missing")
+        }
+        NO_APPLICATION_PROTOCOL => (
+            format!("the {} does not speak spillway/1", other(side)),
+            "check that the address is a Spillway collector's, and upgrade the older side".to_owned(),
+            "alpn",
+        ),
+        PROTOCOL_VERSION | HANDSHAKE_FAILURE => (
+            "the two sides found no common TLS version or cipher suite".to_owned(),
+            "check that nothing on the way ends TLS, and upgrade the older side".to_owned(),
+            "tls",
+        ),
+        _ => (
+            format!("TLS failed with alert {alert} ({said})"),
+            "look at the log of the other side, which names the certificate".to_owned(),
+            "tls",
+        ),
+    };
+    Explanation { what, fix, retry: Disposition::NeedsOperator, reason }
+}
+
+const AGENT: &str = "agent";
+const COLLECTOR: &str = "collector";
+
+fn own(side: Side) -> &'static str {
+    match side {
+        Side::Agent => AGENT,
+        Side::Collector => COLLECTOR,
+    }
+}
+
+fn other(side: Side) -> &'static str {
+    match side {
+        Side::Agent => COLLECTOR,
+        Side::Collector => AGENT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn closed(code: u32, reason: &'static str) -> ConnectionError {
+        ConnectionError::ApplicationClosed(ApplicationClose { error_code: code.into(), reason: reason.into() })
+    }
+
+    #[test]
+    fn every_close_code_is_explained_by_its_remedy() {
+        for code in CloseCode::ALL {
+            let explained = explain(&closed(code.code(), ""), Side::Agent);
+            assert_eq!(explained.fix, code.remedy());
+            assert_eq!(explained.reason, code.as_str());
+            assert_eq!(explained.retry, code.disposition());
+        }
+        let unknown = explain(&closed(0xffff, "later"), Side::Agent);
+        assert!(unknown.what.contains("65535") && unknown.what.contains("later"), "{unknown}");
+        assert_eq!(unknown.retry, Disposition::Redial);
+    }
+
+    #[test]
+    fn the_same_alert_blames_the_right_side() {
+        let we = tls(UNKNOWN_CA, "", Side::Agent, Refuser::We).what;
+        let peer = tls(UNKNOWN_CA, "", Side::Agent, Refuser::Peer).what;
+        assert_eq!(we, "the collector's certificate is not signed by the CA that the agent trusts");
+        assert_eq!(peer, "the agent's certificate is not signed by the CA that the collector trusts");
+        assert_eq!(tls(UNKNOWN_CA, "", Side::Collector, Refuser::We).what, peer);
+        assert_eq!(tls(UNKNOWN_CA, "", Side::Collector, Refuser::Peer).what, we);
+    }
+
+    #[test]
+    fn alerts_with_different_remedies_have_different_reasons() {
+        let alerts = [
+            UNKNOWN_CA,
+            CERTIFICATE_EXPIRED,
+            CERTIFICATE_UNKNOWN,
+            UNSUPPORTED_CERTIFICATE,
+            ACCESS_DENIED,
+            BAD_CERTIFICATE,
+            CERTIFICATE_REQUIRED,
+            NO_APPLICATION_PROTOCOL,
+        ];
+        let reasons: HashSet<_> = alerts.iter().map(|alert| tls(*alert, "", Side::Agent, Refuser::Peer).reason).collect();
+        assert_eq!(reasons.len(), alerts.len());
+    }
+
+    #[test]
+    fn every_refusal_of_tls_is_in_the_manual() {
+        let manual = include_str!("../../docs/certificates.md");
+        for alert in 0..=u8::MAX {
+            let reason = tls(alert, "", Side::Agent, Refuser::Peer).reason;
+            assert!(manual.contains(&format!("| `{reason}` |")), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_full_collector_is_told_from_a_broken_one() {
+        let refused = transport(TransportErrorCode::CONNECTION_REFUSED, "", Side::Agent, Refuser::Peer);
+        assert_eq!(refused.reason, "too_many_connections");
+        let broken = transport(TransportErrorCode::FLOW_CONTROL_ERROR, "", Side::Agent, Refuser::Peer);
+        assert_eq!(broken.reason, "transport");
+        let resolved = DialError::NoAddress { host: "x.example".to_owned() }.explain();
+        assert!(resolved.to_string().contains("x.example"), "{resolved}");
+    }
+}

@@ -1,0 +1,35 @@
+//! The QUIC link between agent and collector: who the peers are, how they meet, what the wire costs.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`identity`] | CA, certificate chain and key from PEM files, checked before anything starts |
+//! | [`peer`] | the site's name out of the certificate it proved to hold |
+//! | [`settings`] | keep-alive, timeouts, windows and stream limits of a connection |
+//! | [`client`] | the agent's endpoint: dials the collector |
+//! | [`server`] | the collector's endpoint: mandatory client certificates, admission |
+//! | [`socket`] | wire bytes counted and capped at the socket |
+//! | [`mod@explain`] | every way a connection ends, as a sentence and what to do about it |
+//!
+//! Nothing here knows frames or sessions: those speak over the [`quinn::Connection`] that this crate hands out.
+
+pub mod client;
+pub mod explain;
+pub mod identity;
+pub mod peer;
+mod rate;
+pub mod server;
+pub mod settings;
+pub mod socket;
+mod trust;
+
+pub use client::LinkClient;
+pub use explain::{Explanation, Side, explain};
+pub use identity::{Identity, IdentityFiles, Role};
+pub use peer::site_name;
+pub use rate::{BitRate, RateCap};
+pub use server::LinkServer;
+pub use settings::LinkSettings;
+pub use socket::{CappedSocket, WireCounters};
+
+/// The application protocol both ends offer in TLS. A peer that does not offer it is not Spillway.
+pub const ALPN: &[u8] = b"spillway/1";
