@@ -30,14 +30,16 @@ pub enum NameError {
         /// The allowed set, in words.
         allowed: &'static str,
     },
-    /// `.` and `..` are names of folders, which Kafka refuses as topics.
+    /// A name with a meaning of its own: `.` and `..` as topics (Kafka refuses them), the prefixes of Spillway's and MirrorMaker 2's
+    /// internal topics as sites.
     #[error("{0:?} is reserved")]
     Reserved(String),
 }
 
 /// Name of an edge site: `[a-zA-Z0-9_-]{1,32}`.
 ///
-/// No `.`: remote topics are `<site>.<topic>`, and a dot in the name would make the site ambiguous.
+/// No `.`: remote topics are `<site>.<topic>`, and a dot in the name would make the site ambiguous. Not `spillway-…` and not
+/// `mm2-offset-syncs`: topic `internal` of a site `spillway-progress` would be Spillway's own internal topic.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SiteName(Box<str>);
 
@@ -45,9 +47,12 @@ impl SiteName {
     /// Parses a site's name.
     ///
     /// # Errors
-    /// When it is empty, longer than [`limits::MAX_SITE_NAME`] or has a character outside `[a-zA-Z0-9_-]`.
+    /// When it is empty, longer than [`limits::MAX_SITE_NAME`], has a character outside `[a-zA-Z0-9_-]`, or is reserved.
     pub fn parse(name: &str) -> Result<Self, NameError> {
         check(name, limits::MAX_SITE_NAME, "a-z A-Z 0-9 _ -", |c| c.is_ascii_alphanumeric() || c == '_' || c == '-')?;
+        if name.starts_with("spillway-") || name == "mm2-offset-syncs" {
+            return Err(NameError::Reserved(name.to_owned()));
+        }
         Ok(Self(name.into()))
     }
 
@@ -301,6 +306,8 @@ mod tests {
         assert_eq!(SiteName::parse("a.b").unwrap_err(), NameError::Character { character: '.', position: 1, allowed: "a-z A-Z 0-9 _ -" });
         assert_eq!(SiteName::parse("").unwrap_err(), NameError::Empty);
         assert!(SiteName::parse(&"x".repeat(32)).is_ok());
+        assert_eq!(SiteName::parse("spillway-progress").unwrap_err(), NameError::Reserved("spillway-progress".into()));
+        assert!(SiteName::parse("mm2-offset-syncs").is_err(), "its topic a.internal would be the offset syncs of site a");
         assert_eq!(SiteName::parse(&"x".repeat(33)).unwrap_err(), NameError::TooLong { length: 33, limit: 32 });
     }
 

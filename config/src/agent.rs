@@ -1,0 +1,246 @@
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use spillway_proto::SiteName;
+
+use crate::kafka::Side;
+use crate::load::{self, Reference};
+use crate::parse::{self, Flaw};
+use crate::reader::{Reported, Table};
+use crate::units::{BitRate, ByteSize, DurationText};
+use crate::{
+    AdminConfig, HostPort, KafkaClient, LogConfig, OnGap, Problem, Problems, ShutdownConfig, StartFrom, TlsFiles, TopicsConfig, address,
+    site,
+};
+
+/// The commented reference file of the agent: what `spillway-agent config` prints, and the bottom layer of every configuration.
+pub const AGENT_REFERENCE: &str = include_str!("../reference/agent.toml");
+
+pub(crate) const REFERENCE: Reference = Reference { name: "agent.toml", text: AGENT_REFERENCE };
+
+/// Everything the agent can be told. Fields have the names of the file's keys.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Name of this site, `[a-zA-Z0-9_-]{1,32}`; must be the name in the certificate. Required.
+    pub site: SiteName,
+    /// Bound of the memory of the whole process. Default 64 MiB, at least 32 MiB.
+    pub memory_max: ByteSize,
+    /// The site's Kafka.
+    pub kafka: AgentKafka,
+    /// What is mirrored.
+    pub topics: TopicsConfig,
+    /// Where the collectors are.
+    pub collector: CollectorAddress,
+    /// Who we are, and whom we trust.
+    pub tls: TlsFiles,
+    /// The connection to the collector.
+    pub link: LinkConfig,
+    /// The end.
+    pub shutdown: ShutdownConfig,
+    /// Metrics, health and status.
+    pub admin: AdminConfig,
+    /// The log.
+    pub log: LogConfig,
+    /// What is allowed but odd (a key file that others can read). Log each at `warn` and go on.
+    pub warnings: Vec<Problem>,
+}
+
+/// `[kafka]` of the agent.
+#[derive(Debug, Clone)]
+pub struct AgentKafka {
+    /// How the cluster is reached.
+    pub client: KafkaClient,
+    /// Where a partition starts for which the centre holds no progress. Default earliest. A topic rule may differ: see
+    /// [`AgentConfig::start_of`].
+    pub start: StartFrom,
+    /// What to do when offsets have vanished at the source. Default continue. A topic rule may differ: see [`AgentConfig::on_gap_of`].
+    pub on_gap: OnGap,
+    /// How often acknowledged offsets are committed to the local group. Default 5 s, 1 s to 5 min.
+    pub commit_interval: Duration,
+}
+
+/// `[collector]` of the agent.
+#[derive(Debug, Clone)]
+pub struct CollectorAddress {
+    /// Tried in order, each attempt begins with the first. At least 1, at most 16. Required.
+    pub addresses: Vec<HostPort>,
+    /// Name expected in the collector's certificate, where it differs from the host of the address. Default: the host.
+    pub server_name: Option<String>,
+}
+
+/// `[link]`.
+#[derive(Debug, Clone)]
+pub struct LinkConfig {
+    /// Most bits a second on the wire, UDP and IP headers included. Default `None`: unlimited. At least 8 kbit.
+    pub rate_max: Option<BitRate>,
+    /// A frame is closed when it holds so many uncompressed bytes; a larger record travels in a frame of its own.
+    /// Default 256 KiB, 4 KiB to 8 MiB, at most 1/16 of `memory_max`.
+    pub frame_max_bytes: ByteSize,
+    /// A frame is closed when it holds so many records. Default 10,000, 1 to 1,000,000.
+    pub frame_max_records: u32,
+    /// A frame is closed so long after its first record. Default 50 ms, 1 ms to 10 s.
+    pub frame_linger: Duration,
+    /// zstd level. Default 3, 1 to 12.
+    pub compression_level: i32,
+    /// A quiet connection sends a packet so often, to keep NAT bindings. Default 25 s, 1 s to 10 min, at most half of `idle_timeout`.
+    pub keep_alive: Duration,
+    /// A connection on which nothing is heard for so long is given up. Default 60 s, 5 s to 30 min.
+    pub idle_timeout: Duration,
+    /// Longest pause between two attempts to connect, jitter included. Default 30 s, 1 s to 30 s.
+    pub redial_max: Duration,
+}
+
+/// librdkafka, zstd, TLS and the program itself take about 20 MiB before the first record.
+const MEMORY_LEAST: ByteSize = ByteSize::from_mib(32);
+
+/// A gateway has a few GiB; more than this is a slip of the pen.
+const MEMORY_MOST: ByteSize = ByteSize::from_mib(64 << 10);
+
+/// Frames of the largest size that must fit into `memory_max`: a quarter of it is for frames in flight, and fewer than four of them
+/// would let the link idle while it waits for an ack.
+const FRAMES_PER_MEMORY: u64 = 16;
+
+/// Most addresses of collectors: a round of attempts should not take for ever.
+const ADDRESSES_MAX: usize = 16;
+
+/// The port of the collector's reference file.
+const COLLECTOR_PORT: u16 = 4433;
+
+/// Below this, not even acks and keep-alives get through.
+const RATE_LEAST_BITS: u64 = 8_000;
+
+/// What makes the agent's files, where the authority is kept.
+const ISSUE: &str = "spillway-collector pki issue SITE --dir DIR --out DIR";
+
+impl AgentConfig {
+    /// Loads a configuration: the reference file, then the file at `path`, then the variables `SPILLWAY_…` of `environment`
+    /// (`std::env::vars_os()`, or what a test wants). Files it names are looked at, nothing is changed and nothing is connected to.
+    ///
+    /// # Errors
+    /// [`Problems`] has all of them, not just the first.
+    pub fn load<K, V>(path: &Path, environment: impl IntoIterator<Item = (K, V)>) -> Result<Self, Problems>
+    where
+        K: Into<OsString>,
+        V: Into<OsString>,
+    {
+        let (config, warnings) = load::load(&REFERENCE, path, environment, Self::read)?;
+        Ok(Self { warnings, ..config })
+    }
+
+    /// Where partitions of a topic start for which the centre holds no progress.
+    pub fn start_of(&self, topic: &str) -> StartFrom {
+        self.topics.rule_for(topic).and_then(|rule| rule.start).unwrap_or(self.kafka.start)
+    }
+
+    /// What to do when offsets of a topic have vanished.
+    pub fn on_gap_of(&self, topic: &str) -> OnGap {
+        self.topics.rule_for(topic).and_then(|rule| rule.on_gap).unwrap_or(self.kafka.on_gap)
+    }
+
+    pub(crate) fn read(table: &Table<'_>) -> Result<Self, Reported> {
+        let site = table.required("site", |item| site::name(&parse::text(item)?));
+        let memory_max = table.required("memory_max", parse::size(MEMORY_LEAST..=MEMORY_MOST));
+        let kafka = table.table("kafka", AgentKafka::read);
+        let topics = table.table("topics", TopicsConfig::read);
+        let collector = table.table("collector", CollectorAddress::read);
+        let tls = table.table("tls", |table| TlsFiles::read(table, ISSUE));
+        let memory = memory_max.as_ref().ok().copied();
+        let link = table.table("link", |table| LinkConfig::read(table, memory));
+        let shutdown = table.table("shutdown", ShutdownConfig::read);
+        let admin = table.table("admin", AdminConfig::read);
+        let log = table.table("log", LogConfig::read);
+        Ok(Self {
+            site: site?,
+            memory_max: memory_max?,
+            kafka: kafka?,
+            topics: topics?,
+            collector: collector?,
+            tls: tls?,
+            link: link?,
+            shutdown: shutdown?,
+            admin: admin?,
+            log: log?,
+            warnings: Vec::new(),
+        })
+    }
+}
+
+impl AgentKafka {
+    fn read(table: &Table<'_>) -> Result<Self, Reported> {
+        let client = KafkaClient::read(table, Side::Agent);
+        let start = table.required("start", StartFrom::parse);
+        let on_gap = table.required("on_gap", OnGap::parse);
+        let commit_interval = table.required("commit_interval", parse::duration(seconds(1)..=seconds(5 * 60)));
+        Ok(Self { client: client?, start: start?, on_gap: on_gap?, commit_interval: commit_interval? })
+    }
+}
+
+impl CollectorAddress {
+    fn read(table: &Table<'_>) -> Result<Self, Reported> {
+        let addresses = table.required("address", |item| address::list(item, ADDRESSES_MAX, COLLECTOR_PORT));
+        let server_name = table.optional("server_name", parse::text);
+        Ok(Self { addresses: addresses?, server_name: server_name? })
+    }
+}
+
+impl LinkConfig {
+    fn read(table: &Table<'_>, memory_max: Option<ByteSize>) -> Result<Self, Reported> {
+        let rate_max = table.required("rate_max", parse::rate_limit(RATE_LEAST_BITS));
+        let frame_bytes = ByteSize::from_kib(4)..=ByteSize::from_mib(8);
+        let frame_max_bytes = table.required("frame_max_bytes", parse::size(frame_bytes));
+        let frame_max_records = table.required("frame_max_records", parse::integer(1..=1_000_000));
+        let frame_linger = table.required("frame_linger", parse::duration(Duration::from_millis(1)..=seconds(10)));
+        let compression_level = table.required("compression_level", parse::integer(1..=12));
+        let keep_alive = table.required("keep_alive", parse::duration(seconds(1)..=seconds(10 * 60)));
+        let idle_timeout = table.required("idle_timeout", parse::duration(seconds(5)..=seconds(30 * 60)));
+        let redial_max = table.required("redial_max", parse::duration(seconds(1)..=seconds(30)));
+        let link = Self {
+            rate_max: rate_max?,
+            frame_max_bytes: frame_max_bytes?,
+            frame_max_records: frame_max_records?,
+            frame_linger: frame_linger?,
+            compression_level: compression_level?,
+            keep_alive: keep_alive?,
+            idle_timeout: idle_timeout?,
+            redial_max: redial_max?,
+        };
+        let checks = [link.check_frame(table, memory_max), link.check_keep_alive(table)];
+        checks.into_iter().collect::<Result<(), _>>()?;
+        Ok(link)
+    }
+
+    fn check_frame(&self, table: &Table<'_>, memory_max: Option<ByteSize>) -> Result<(), Reported> {
+        let Some(memory_max) = memory_max else { return Ok(()) };
+        let most = ByteSize::from_bytes(memory_max.bytes() / FRAMES_PER_MEMORY);
+        if self.frame_max_bytes <= most {
+            return Ok(());
+        }
+        let what = format!("more than 1/{FRAMES_PER_MEMORY} of memory_max = \"{memory_max}\"");
+        let fix = format!("write \"{most}\" or less, or raise memory_max");
+        Err(table.contradiction("frame_max_bytes", Flaw::new(what, fix)))
+    }
+
+    fn check_keep_alive(&self, table: &Table<'_>) -> Result<(), Reported> {
+        if self.keep_alive <= self.idle_timeout / 2 {
+            return Ok(());
+        }
+        let (keep_alive, idle_timeout) = (DurationText(self.keep_alive), DurationText(self.idle_timeout));
+        let consequence = "one lost packet would end a quiet connection";
+        let fix = "lower keep_alive or raise idle_timeout";
+        Err(match table.stronger("keep_alive", "idle_timeout") {
+            "keep_alive" => {
+                let what = format!("more than half of idle_timeout = \"{idle_timeout}\": {consequence}");
+                table.contradiction("keep_alive", Flaw::new(what, fix))
+            }
+            _ => {
+                let what = format!("less than twice keep_alive = \"{keep_alive}\": {consequence}");
+                table.contradiction("idle_timeout", Flaw::new(what, fix))
+            }
+        })
+    }
+}
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}

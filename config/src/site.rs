@@ -1,0 +1,84 @@
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use spillway_proto::SiteName;
+
+use crate::load::{self, Reference};
+use crate::parse::{self, Flaw};
+use crate::reader::{Reported, Table};
+use crate::{Place, Problem, Problems};
+
+/// The commented reference file of a site: the bottom layer of every site file.
+pub const SITE_REFERENCE: &str = include_str!("../reference/site.toml");
+
+/// Name of the file for sites that have none of their own, without `.toml`.
+const DEFAULT: &str = "default";
+
+/// What the collector is told about one site: `<sites.dir>/<site>.toml`, or `default.toml` for sites without a file of their own. The two
+/// are not merged. A site with neither is unknown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteFile {
+    /// Whether the site may connect. Default true.
+    pub enabled: bool,
+}
+
+impl SiteFile {
+    /// Loads the file of a site from the folder `sites.dir`; `None` if the site is unknown. Read it anew for each session, and a change
+    /// needs no restart.
+    ///
+    /// # Errors
+    /// [`Problems`] of the site's file. Refuse the site then, not the others.
+    pub fn load_for(dir: &Path, site: &SiteName) -> Result<Option<Self>, Problems> {
+        let own = file_of(dir, site.as_str());
+        let path = if own.exists() { own } else { file_of(dir, DEFAULT) };
+        if path.exists() { Self::load(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// What is wrong in any of the site files of a folder, and files that are no site's.
+    pub fn check_all(dir: &Path) -> Vec<Problem> {
+        let entries = match std::fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) => {
+                let fix = "make the folder readable for the user that this program runs as";
+                return vec![about(dir, format!("cannot be read: {}", error.kind()), fix)];
+            }
+        };
+        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        paths.sort();
+        let problems_of = |path: PathBuf| {
+            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            match self::name(name) {
+                Err(flaw) => vec![about(&path, format!("\"{name}\" is {}", flaw.what), "name the file after its site")],
+                Ok(_) => Self::load(&path).err().map(|problems| problems.iter().cloned().collect()).unwrap_or_default(),
+            }
+        };
+        paths.into_iter().flat_map(problems_of).collect()
+    }
+
+    fn load(path: &Path) -> Result<Self, Problems> {
+        let reference = Reference { name: "site.toml", text: SITE_REFERENCE };
+        let no_environment: [(OsString, OsString); 0] = [];
+        let (file, _warnings) = load::load(&reference, path, no_environment, Self::read)?;
+        Ok(file)
+    }
+
+    pub(crate) fn read(table: &Table<'_>) -> Result<Self, Reported> {
+        Ok(Self { enabled: table.required("enabled", parse::boolean)? })
+    }
+}
+
+/// The name of a site.
+pub(crate) fn name(text: &str) -> Result<SiteName, Flaw> {
+    let fix = "write 1 to 32 of the characters a-z A-Z 0-9 _ -; it is the name in the site's certificate";
+    SiteName::parse(text).map_err(|error| Flaw::new(format!("not the name of a site: {error}"), fix))
+}
+
+fn file_of(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}.toml"))
+}
+
+fn about(path: &Path, what: String, fix: &str) -> Problem {
+    let place = Place::File { path: path.to_owned(), at: None };
+    Problem { place, key: None, value: None, what, fix: fix.to_owned() }
+}
