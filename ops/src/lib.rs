@@ -26,5 +26,5 @@ pub mod table;
 
 pub use admin::{AdminServer, AdminSource, Health};
 pub use exit::Exit;
-pub use metrics::{MetricName, Metrics};
+pub use metrics::{FloatGauge, MetricName, Metrics};
 pub use table::Table;

@@ -51,6 +51,9 @@ impl<'a> Headers<'a> {
 #[derive(Debug, Clone)]
 pub struct RecordWriter {
     first: NextOffset,
+    /// One past the last record: what the next distance counts from, as the reader does.
+    position: NextOffset,
+    /// End of the range covered; above `position` after a hole.
     next: NextOffset,
     timestamp: i64,
     count: u32,
@@ -60,7 +63,7 @@ pub struct RecordWriter {
 impl RecordWriter {
     /// A section that covers offsets from `first`.
     pub fn new(first: NextOffset) -> Self {
-        Self { first, next: first, timestamp: 0, count: 0, bytes: Vec::new() }
+        Self { first, position: first, next: first, timestamp: 0, count: 0, bytes: Vec::new() }
     }
 
     /// Appends a record. Offsets must rise; a distance above one is a hole that the section covers.
@@ -78,10 +81,10 @@ impl RecordWriter {
         value: Option<&[u8]>,
         headers: impl ExactSizeIterator<Item = (&'h str, Option<&'h [u8]>)>,
     ) -> bool {
-        let Some(distance) = offset.value().checked_sub(self.next.value()) else {
+        if self.next.covers(offset) {
             return false;
-        };
-        put_varint(&mut self.bytes, distance);
+        }
+        put_varint(&mut self.bytes, offset.value() - self.position.value());
         put_zigzag(&mut self.bytes, timestamp.wrapping_sub(self.timestamp));
         put_optional(&mut self.bytes, key);
         put_optional(&mut self.bytes, value);
@@ -90,7 +93,8 @@ impl RecordWriter {
             put_bytes(&mut self.bytes, name.as_bytes());
             put_optional(&mut self.bytes, value);
         }
-        self.next = offset.next();
+        self.position = offset.next();
+        self.next = self.position;
         self.timestamp = timestamp;
         self.count += 1;
         true
@@ -101,7 +105,7 @@ impl RecordWriter {
         self.first
     }
 
-    /// One past the last record.
+    /// One past the last offset covered.
     pub fn next(&self) -> NextOffset {
         self.next
     }
@@ -237,6 +241,19 @@ mod tests {
         assert_eq!(records[0].headers.iter().collect::<Vec<_>>(), headers);
         assert_eq!((records[1].key, records[1].value), (Some(&b""[..]), None));
         assert_eq!(records[1].timestamp, 1_700_000_000_008);
+    }
+
+    #[test]
+    fn records_after_a_covered_hole_keep_their_offsets() {
+        let mut writer = RecordWriter::new(NextOffset::ZERO);
+        assert!(write(&mut writer, 1, None, None, &[]));
+        writer.cover(NextOffset::new(5).unwrap());
+        assert!(!write(&mut writer, 4, None, None, &[]), "inside of the hole");
+        assert!(write(&mut writer, 7, None, None, &[]));
+        let (first, end, count) = (writer.first(), writer.next(), writer.count());
+        let bytes = writer.into_bytes();
+        let offsets: Vec<_> = RecordReader::new(&bytes, first, end, count).map(|record| record.unwrap().offset.value()).collect();
+        assert_eq!(offsets, [1, 7]);
     }
 
     #[test]
