@@ -1,0 +1,117 @@
+//! Frames in the collector's custody: received, not yet committed, counted in bytes.
+//!
+//! The bytes are counted as they come off the stream, chunk by chunk, and given back when the frame is dropped, whoever holds it last. So
+//! one number bounds everything that a site can pin: half-read frames, parked ones, and those that wait for the central Kafka.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use prometheus_client::metrics::gauge::Gauge;
+use spillway_proto::frame::Frame;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// The bytes of one session's frames.
+#[derive(Debug)]
+pub struct Custody {
+    held: AtomicUsize,
+    limit: usize,
+    gauge: Gauge,
+}
+
+/// More bytes than the session may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{bytes} bytes of frames are unacknowledged, at most {limit} are allowed")]
+pub struct Exceeded {
+    /// What there would be.
+    pub bytes: usize,
+    /// The limit.
+    pub limit: usize,
+}
+
+/// A part of the custody; gives it back when dropped.
+#[derive(Debug)]
+pub struct Lease {
+    custody: Arc<Custody>,
+    bytes: usize,
+}
+
+/// A frame with what it holds of its session's limits.
+#[derive(Debug)]
+pub struct HeldFrame {
+    frame: Frame,
+    _lease: Lease,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Custody {
+    /// An empty custody of at most `limit` bytes; `gauge` sums up all sessions'.
+    pub fn new(limit: usize, gauge: Gauge) -> Arc<Self> {
+        Arc::new(Self { held: AtomicUsize::new(0), limit, gauge })
+    }
+
+    /// A lease of nothing, to be enlarged.
+    pub fn lease(self: &Arc<Self>) -> Lease {
+        Lease { custody: Arc::clone(self), bytes: 0 }
+    }
+
+    /// Bytes held.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+}
+
+impl Lease {
+    /// Takes `more` bytes.
+    ///
+    /// # Errors
+    /// When the session has more than it may; nothing is taken then.
+    pub fn enlarge(&mut self, more: usize) -> Result<(), Exceeded> {
+        let (bytes, limit) = (self.custody.held.fetch_add(more, Ordering::Relaxed) + more, self.custody.limit);
+        if bytes > limit {
+            self.custody.held.fetch_sub(more, Ordering::Relaxed);
+            return Err(Exceeded { bytes, limit });
+        }
+        self.bytes += more;
+        self.custody.gauge.inc_by(i64::try_from(more).unwrap_or(i64::MAX));
+        Ok(())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.custody.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.custody.gauge.dec_by(i64::try_from(self.bytes).unwrap_or(i64::MAX));
+    }
+}
+
+impl HeldFrame {
+    /// A frame, the lease of its bytes, its place among the frames held.
+    pub fn new(frame: Frame, lease: Lease, place: OwnedSemaphorePermit) -> Self {
+        Self { frame, _lease: lease, _place: place }
+    }
+}
+
+impl AsRef<Frame> for HeldFrame {
+    fn as_ref(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_is_given_back() {
+        let custody = Custody::new(10, Gauge::default());
+        let (mut a, mut b) = (custody.lease(), custody.lease());
+        a.enlarge(6).unwrap();
+        b.enlarge(4).unwrap();
+        assert_eq!(b.enlarge(1), Err(Exceeded { bytes: 11, limit: 10 }));
+        assert_eq!(custody.held(), 10);
+        drop(a);
+        assert_eq!((custody.held(), custody.gauge.get()), (4, 4));
+        b.enlarge(6).unwrap();
+    }
+}

@@ -1,0 +1,119 @@
+//! Frames off their streams: read at the same time, bounded in number and bytes, decoded and checked, body still compressed.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use quinn::{Connection, ReadError, RecvStream};
+use spillway_proto::codec::{DecodeError, Reader};
+use spillway_proto::frame::Frame;
+use spillway_proto::message::STREAM_FRAME;
+use spillway_proto::{CloseCode, FrameSeq, limits as proto_limits};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use super::{Refused, limits};
+use crate::custody::{Custody, HeldFrame, Lease};
+use crate::metrics::Meters;
+
+/// A frame that has arrived, or what was wrong with it.
+pub type Arrival = Result<(FrameSeq, Arc<HeldFrame>), Refused>;
+
+/// Bytes taken off a stream at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// What stands before the frame on its stream: type and sequence number, two varints.
+const MAX_PREFIX_BYTES: usize = 20;
+
+/// Reads frames until the connection ends or nobody listens.
+#[derive(Debug)]
+pub struct FrameReader {
+    /// The connection.
+    pub connection: Connection,
+    /// The session's bytes.
+    pub custody: Arc<Custody>,
+    /// Largest raw body.
+    pub max_raw_bytes: usize,
+    /// Metrics.
+    pub meters: Meters,
+    /// Where they go.
+    pub arrivals: mpsc::Sender<Arrival>,
+}
+
+impl FrameReader {
+    /// Runs until the connection ends.
+    pub async fn run(self) {
+        let held = Arc::new(Semaphore::new(limits::MAX_FRAMES_HELD));
+        let reader = Arc::new(self);
+        let mut streams = JoinSet::new();
+        loop {
+            let Ok(place) = Arc::clone(&held).acquire_owned().await else {
+                return;
+            };
+            let stream = tokio::select! {
+                stream = reader.connection.accept_uni() => stream,
+                () = reader.arrivals.closed() => return,
+            };
+            let Ok(stream) = stream else {
+                return;
+            };
+            while streams.try_join_next().is_some() {}
+            let reader = Arc::clone(&reader);
+            streams.spawn(async move { reader.read(stream, place).await });
+        }
+    }
+
+    async fn read(&self, stream: RecvStream, place: OwnedSemaphorePermit) {
+        let mut lease = self.custody.lease();
+        let arrival = match self.read_whole(stream, &mut lease).await {
+            Ok(None) => return,
+            Ok(Some(bytes)) => self.decode(bytes, lease, place),
+            Err(refused) => Err(refused),
+        };
+        // The session has ended when nobody listens.
+        let _ended = self.arrivals.send(arrival).await;
+    }
+
+    /// `None` when the connection is gone.
+    async fn read_whole(&self, mut stream: RecvStream, lease: &mut Lease) -> Result<Option<Bytes>, Refused> {
+        let limit = self.max_raw_bytes + proto_limits::MAX_FRAME_OVERHEAD_BYTES + MAX_PREFIX_BYTES;
+        let mut whole = BytesMut::new();
+        loop {
+            let chunk = match stream.read_chunk(READ_BYTES, true).await {
+                Ok(Some(chunk)) => chunk.bytes,
+                Ok(None) => return Ok(Some(whole.freeze())),
+                Err(ReadError::ConnectionLost(_)) => return Ok(None),
+                Err(error) => return Err(Refused::new(CloseCode::ProtocolViolation, format!("a frame's stream broke: {error}"))),
+            };
+            if whole.len() + chunk.len() > limit {
+                return Err(Refused::new(CloseCode::LimitExceeded, format!("a frame of more than {limit} bytes")));
+            }
+            lease.enlarge(chunk.len()).map_err(|exceeded| Refused::new(CloseCode::LimitExceeded, exceeded.to_string()))?;
+            whole.extend_from_slice(&chunk);
+        }
+    }
+
+    fn decode(&self, bytes: Bytes, lease: Lease, place: OwnedSemaphorePermit) -> Arrival {
+        let invalid = |error: DecodeError| Refused::new(code_of(&error), format!("a frame: {error}"));
+        let mut reader = Reader::new(&bytes);
+        match reader.varint("stream type").map_err(invalid)? {
+            STREAM_FRAME => {}
+            other => return Err(Refused::new(CloseCode::ProtocolViolation, format!("a stream of unknown type {other}"))),
+        }
+        let seq = FrameSeq(reader.varint_up_to(MAX_SEQ, "frame number").map_err(invalid)?);
+        let start = reader.position();
+        let frame = Frame::decode(bytes.slice(start..), self.max_raw_bytes).map_err(invalid)?;
+        self.meters.frames.inc();
+        self.meters.frame_bytes.inc_by(frame.wire_length() as u64);
+        Ok((seq, Arc::new(HeldFrame::new(frame, lease, place))))
+    }
+}
+
+/// Far beyond what a session can send; keeps sums from overflowing.
+const MAX_SEQ: u64 = u64::MAX / 2;
+
+fn code_of(error: &DecodeError) -> CloseCode {
+    match error {
+        DecodeError::Range { what: "raw length", .. } => CloseCode::LimitExceeded,
+        _ => CloseCode::FrameInvalid,
+    }
+}

@@ -1,0 +1,343 @@
+//! The session's loop: one task, one event at a time.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use quinn::{Connection, SendStream, VarInt};
+use spillway_link::{Side, explain};
+use spillway_proto::message::{AgentMessage, CollectorMessage, Hold, Welcome};
+use spillway_proto::{CloseCode, SiteName};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::control::{ControlError, ControlReader};
+use super::frames::{Arrival, FrameReader};
+use super::handshake::Greeted;
+use super::held::{Held, Step};
+use super::lanes::{Lanes, Prepared};
+use super::outgoing::Outgoing;
+use super::registry::{Entry, Registry};
+use super::{Refused, limits};
+use crate::centre::Centre;
+use crate::core::sequencer::{Ready, Sequencer, Violation};
+use crate::custody::{Custody, HeldFrame};
+use crate::metrics::ReasonLabel;
+use crate::writer::inbox::{Command, Ending, Inbox};
+use crate::writer::{self, Event};
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The central Kafka.
+    pub centre: Arc<Centre>,
+    /// Live sessions.
+    pub registry: Registry,
+    /// `session.max_frame_bytes`.
+    pub max_frame_bytes: usize,
+    /// `session.max_inflight_bytes`.
+    pub max_inflight_bytes: usize,
+    /// How long the end may take.
+    pub shutdown_deadline: Duration,
+    /// Cancelled by SIGTERM.
+    pub shutdown: CancellationToken,
+}
+
+/// How a session's loop ended.
+enum Over {
+    /// The connection is gone.
+    Lost,
+    /// We close it.
+    Close(Refused),
+    /// SIGTERM.
+    ShuttingDown,
+}
+
+struct Session {
+    shared: Arc<Shared>,
+    site: SiteName,
+    entry: Arc<Entry>,
+    connection: Connection,
+    control: ControlReader,
+    send: SendStream,
+    outgoing: Outgoing,
+    sequencer: Sequencer<HeldFrame>,
+    ready: Vec<Ready<HeldFrame>>,
+    lanes: Lanes,
+    held: Held,
+    inbox: Arc<Inbox>,
+    events: mpsc::Receiver<Event>,
+    arrivals: mpsc::Receiver<Arrival>,
+}
+
+/// Runs a session to its end, the connection's close included.
+pub async fn run(shared: Arc<Shared>, greeted: Greeted) {
+    let Greeted { connection, site, version, hello, control, send } = greeted;
+    let meters = shared.centre.meters.clone();
+    let limit = shared.max_inflight_bytes + shared.max_frame_bytes;
+    let custody = Custody::new(limit, meters.held_bytes.clone());
+    let entry = Entry::new(connection.remote_address(), hello.software.clone(), Arc::clone(&custody));
+    let (event_sender, events) = mpsc::channel(limits::MAX_WRITER_EVENTS);
+    let (arrival_sender, arrivals) = mpsc::channel(limits::MAX_FRAMES_QUEUED);
+    let inbox = Arc::new(Inbox::default());
+    shared.registry.enter(&site, &entry);
+    meters.sites_connected.inc();
+    tracing::info!(event = "session_opened", %site, address = %entry.address, agent = hello.software, version, "session opened");
+    let press = shared.max_inflight_bytes / 2;
+    let (centre, name) = (Arc::clone(&shared.centre), site.clone());
+    let started = writer::start(centre, name, Arc::clone(&inbox), Arc::clone(&custody), press, event_sender);
+    let reader = FrameReader { connection: connection.clone(), custody, max_raw_bytes: shared.max_frame_bytes, meters, arrivals: arrival_sender };
+    let frames = tokio::spawn(reader.run());
+    let mut outgoing = Outgoing::new();
+    outgoing.push(&CollectorMessage::Welcome(Welcome {
+        version,
+        software: spillway_ops::cli::VERSION.to_owned(),
+        max_frame_raw_bytes: shared.max_frame_bytes as u64,
+        max_in_flight_bytes: shared.max_inflight_bytes as u64,
+    }));
+    let centre = &shared.centre;
+    let session = Session {
+        lanes: Lanes::new(site.clone(), centre.policy.clone(), centre.topics.clone()),
+        held: Held::new(centre.topics.clone()),
+        sequencer: Sequencer::new(limit),
+        ready: Vec::new(),
+        shared: Arc::clone(&shared),
+        site: site.clone(),
+        entry: Arc::clone(&entry),
+        connection,
+        control,
+        send,
+        outgoing,
+        inbox,
+        events,
+        arrivals,
+    };
+    match started {
+        Ok(()) => session.run().await,
+        Err(error) => session.close(&Refused::new(CloseCode::Internal, format!("no thread for the site's writer: {error}"))),
+    }
+    frames.abort();
+    shared.registry.leave(&site, &entry);
+    shared.centre.meters.sites_connected.dec();
+}
+
+impl Session {
+    async fn run(mut self) {
+        let over = self.work().await;
+        self.shared.centre.meters.partitions_held.dec_by(self.held.len() as i64);
+        match over {
+            Over::Lost => {
+                let explanation = explain(&self.connection.closed().await, Side::Collector);
+                tracing::info!(event = "session_closed", site = %self.site, reason = explanation.reason, "{explanation}");
+                self.inbox.end(Ending::Commit(Instant::now() + limits::LOST_COMMIT_TIMEOUT));
+            }
+            Over::Close(refused) => {
+                let superseded = refused.code == CloseCode::Superseded;
+                self.close(&refused);
+                self.inbox.end(if superseded { Ending::Abandon } else { Ending::Commit(Instant::now() + limits::LOST_COMMIT_TIMEOUT) });
+            }
+            Over::ShuttingDown => self.shut_down().await,
+        }
+        self.writer_ended().await;
+    }
+
+    async fn work(&mut self) -> Over {
+        let (shutdown, superseded) = (self.shared.shutdown.clone(), self.entry.superseded.clone());
+        let connection = self.connection.clone();
+        loop {
+            let step = tokio::select! {
+                biased;
+                _ = connection.closed() => Err(Over::Lost),
+                () = superseded.cancelled() => Err(Over::Close(Refused::new(CloseCode::Superseded, "a newer session of the site took over"))),
+                () = shutdown.cancelled() => Err(Over::ShuttingDown),
+                Some(event) = self.events.recv() => self.on_event(event),
+                written = write(&mut self.send, &mut self.outgoing) => written,
+                step = self.held.next() => { self.on_held(step); Ok(()) }
+                prepared = self.lanes.prepared() => { self.on_prepared(prepared); Ok(()) }
+                message = self.control.next() => self.on_message(message),
+                Some(arrival) = self.arrivals.recv() => self.on_arrival(arrival),
+            };
+            if let Err(over) = step {
+                return over;
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: Result<AgentMessage, ControlError>) -> Result<(), Over> {
+        match message {
+            Ok(AgentMessage::Open(open)) => {
+                self.sequencer.announce(open.lane).map_err(violated)?;
+                let lane = open.lane;
+                let source = open.source.to_string();
+                let (replaces, announced) = self.lanes.announce(open);
+                if let Some(old) = replaces {
+                    self.sequencer.retire(old).map_err(violated)?;
+                }
+                if let Err(hold) = announced {
+                    self.sequencer.retire(lane).map_err(violated)?;
+                    self.tell_hold(&source, hold);
+                }
+                self.entry.shown().lanes = self.lanes.len();
+                Ok(())
+            }
+            // What the agent sent before may still be on its way; the lane ends when its partition is announced anew.
+            Ok(AgentMessage::CloseLane(_) | AgentMessage::Ignored(_)) => Ok(()),
+            Ok(AgentMessage::Flush) => {
+                self.inbox.push(Command::Flush);
+                Ok(())
+            }
+            Ok(AgentMessage::Hello(_)) => Err(Over::Close(Refused::new(CloseCode::ProtocolViolation, "a second hello"))),
+            Err(ControlError::Lost) => Err(Over::Lost),
+            Err(ControlError::Refused(refused)) => Err(Over::Close(refused)),
+        }
+    }
+
+    fn on_arrival(&mut self, arrival: Arrival) -> Result<(), Over> {
+        let (seq, frame) = arrival.map_err(Over::Close)?;
+        let arrived = self.sequencer.arrive(seq, &frame, &mut self.ready);
+        self.inbox.push_all(&mut self.ready);
+        let duplicates = arrived.map_err(violated)?;
+        self.shared.centre.meters.records_duplicate.inc_by(duplicates);
+        Ok(())
+    }
+
+    fn on_prepared(&mut self, Prepared { open, refused }: Prepared) {
+        if !self.lanes.is_current(&open.source, open.lane) {
+            return;
+        }
+        let Some(refused) = refused else {
+            self.inbox.push(Command::Open(open));
+            return;
+        };
+        let (lane, source, detail) = (open.lane, open.source.to_string(), refused.to_string());
+        self.held.hold_topic(lane, source.clone(), open.remote, detail.clone());
+        self.shared.centre.meters.partitions_held.inc();
+        // Retiring cannot fail: the lane is counted already.
+        let _retired = self.sequencer.retire(lane);
+        let reason = spillway_proto::message::HoldReason::TopicRefused;
+        self.tell_hold(&source, Hold { lane, next: spillway_proto::NextOffset::ZERO, reason, detail });
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<(), Over> {
+        match event {
+            Event::Resumed { lane, resume } => {
+                self.sequencer.resume(lane, resume);
+                self.outgoing.push(&CollectorMessage::Resume { lane, resume });
+            }
+            Event::Acked(acks) => {
+                let mut shown = self.entry.shown();
+                shown.last_commit = Some(Timestamp::now());
+                drop(shown);
+                self.outgoing.ack(acks);
+            }
+            Event::Held(refusal) => {
+                self.sequencer.retire(refusal.lane).map_err(violated)?;
+                self.held.refused(refusal);
+            }
+            Event::Ended(end) => return Err(Over::Close(Refused::new(end.code, end.reason))),
+        }
+        Ok(())
+    }
+
+    fn on_held(&mut self, step: Step) {
+        match step {
+            Step::Hold(hold) => {
+                self.shared.centre.meters.partitions_held.inc();
+                let source = self.held.source_of(hold.lane).unwrap_or_default();
+                self.tell_hold(&source, hold);
+            }
+            Step::Retry(lanes) => {
+                self.shared.centre.meters.partitions_held.dec_by(lanes.len() as i64);
+                for lane in lanes {
+                    tracing::info!(event = "retry", site = %self.site, %lane, "asked the agent to try a held partition again");
+                    self.outgoing.push(&CollectorMessage::Retry(lane));
+                }
+            }
+        }
+        self.entry.shown().held = self.held.shown();
+    }
+
+    fn tell_hold(&mut self, source: &str, hold: Hold) {
+        let reason = hold.reason.as_str();
+        tracing::error!(event = "hold", site = %self.site, partition = source, next = %hold.next, reason, detail = hold.detail, "a source partition stands still");
+        self.shared.centre.meters.holds.get_or_create(&ReasonLabel { reason }).inc();
+        self.outgoing.push(&CollectorMessage::Hold(hold));
+        self.entry.shown().held = self.held.shown();
+    }
+
+    /// What has arrived is committed and acknowledged, then the connection is closed.
+    async fn shut_down(&mut self) {
+        let deadline = Instant::now() + self.shared.shutdown_deadline;
+        self.inbox.end(Ending::Commit(deadline));
+        let finished = async {
+            while let Some(event) = self.events.recv().await {
+                match event {
+                    Event::Acked(acks) => self.outgoing.ack(acks),
+                    Event::Ended(_) => break,
+                    Event::Resumed { .. } | Event::Held(_) => {}
+                }
+            }
+            while !self.outgoing.pending().is_empty() {
+                write(&mut self.send, &mut self.outgoing).await?;
+            }
+            // Closing throws away what the agent has not received yet: wait until it has.
+            if self.send.finish().is_ok() {
+                let _acknowledged = tokio::time::timeout(limits::LAST_ACKS_TIMEOUT, self.send.stopped()).await;
+            }
+            Ok::<(), Over>(())
+        };
+        let _late_or_lost = tokio::time::timeout_at(deadline.into(), finished).await;
+        self.close(&Refused::new(CloseCode::ShuttingDown, "the collector is shutting down"));
+    }
+
+    /// The writer's thread is waited for, so that the process does not end in the middle of its transaction.
+    async fn writer_ended(&mut self) {
+        while let Some(event) = self.events.recv().await {
+            if let Event::Ended(end) = event {
+                tracing::debug!(site = %self.site, code = %end.code, reason = end.reason, "the site's writer has ended");
+                return;
+            }
+        }
+    }
+
+    fn close(&self, refused: &Refused) {
+        close(&self.shared, &self.connection, Some(&self.site), refused);
+    }
+}
+
+/// Closes a connection with its code; the one place that says so in the log.
+pub fn close(shared: &Shared, connection: &Connection, site: Option<&SiteName>, refused: &Refused) {
+    let Refused { code, reason } = refused;
+    let site = site.map_or("unknown", SiteName::as_str);
+    let address = connection.remote_address();
+    if matches!(code, CloseCode::ShuttingDown | CloseCode::Done) {
+        tracing::info!(event = "session_closed", site, %address, reason = code.as_str(), "{reason}");
+    } else {
+        let remedy = code.remedy();
+        tracing::warn!(event = "session_refused", site, %address, reason = code.as_str(), remedy, "{reason}");
+        shared.centre.meters.session_refused(code.as_str());
+    }
+    let text = spillway_proto::codec::cut(reason, MAX_REASON_BYTES);
+    connection.close(VarInt::from_u32(code.code()), text.as_bytes());
+}
+
+/// A close frame must fit one packet with room to spare.
+const MAX_REASON_BYTES: usize = 512;
+
+fn violated(violation: Violation) -> Over {
+    Over::Close(Refused::new(violation.close_code(), violation.to_string()))
+}
+
+/// Writes some of what waits; pends while nothing does. Cancel safe.
+fn write(send: &mut SendStream, outgoing: &mut Outgoing) -> impl Future<Output = Result<(), Over>> {
+    async move {
+        let pending = outgoing.pending();
+        if pending.is_empty() {
+            return std::future::pending().await;
+        }
+        let count = send.write(pending).await.map_err(|_| Over::Lost)?;
+        outgoing.advance(count);
+        Ok(())
+    }
+}

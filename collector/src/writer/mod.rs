@@ -1,0 +1,434 @@
+//! A site's writer: one thread that owns the site's producer and everything that is not committed yet.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`inbox`] | what the session hands over |
+//! | [`open`] | the opening procedure: fence, marker, positions |
+//! | [`fill`] | sections into the open transaction |
+//! | [`commit`] | deliveries, progress, syncs, commit; abort and what follows |
+//! | [`attempt`] | the books of the open transaction |
+//! | [`trouble`] | one log line when trouble begins and one when it ends |
+//!
+//! The thread lives as long as the session. A site that sends nothing for `transactions.idle_close` keeps its thread, asleep, and loses
+//! its producer, which is what costs: connections and threads of librdkafka, and a place at the transaction coordinator.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::RDKafkaErrorCode;
+use spillway_proto::compress::Decompressor;
+use spillway_proto::message::{HoldReason, ResumePoint};
+use spillway_proto::{CloseCode, Lane, NextOffset, SiteName, TopicId, TopicName, TopicPartition};
+use tokio::sync::mpsc;
+
+use self::attempt::Attempt;
+use self::inbox::{Command, Ending, Inbox, OpenLane};
+use self::open::{OpenError, Opened};
+use self::trouble::Trouble;
+use crate::centre::Centre;
+use crate::centre::producer::{BATCH_BYTES, Report, SiteProducer};
+use crate::centre::tail::{Marker, Positions};
+use crate::core::backlog::Backlog;
+use crate::core::refusal::Refusals;
+use crate::core::syncs::{SyncSlot, Syncs};
+use crate::core::transaction::Pacer;
+use crate::custody::{Custody, HeldFrame};
+
+pub mod attempt;
+mod commit;
+mod fill;
+pub mod inbox;
+pub mod open;
+pub mod trouble;
+
+/// A session whose writer cannot be opened for so long is closed: the agent may try another collector.
+pub const OPENING_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Pauses between attempts at the central Kafka, doubled up to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How long a fenced writer waits for the marker of the one that fenced it, to tell a successor from a transaction that grew too old.
+const FENCED_WAIT: Duration = Duration::from_secs(2);
+
+/// What the writer tells its session.
+#[derive(Debug)]
+pub enum Event {
+    /// A lane's position.
+    Resumed {
+        /// The lane.
+        lane: Lane,
+        /// Where it goes on.
+        resume: ResumePoint,
+    },
+    /// Committed, per lane.
+    Acked(Vec<(Lane, NextOffset)>),
+    /// A record is refused; the lane is over.
+    Held(Refusal),
+    /// The writer has ended; nothing comes after this.
+    Ended(End),
+}
+
+/// A record, or a topic, that the central Kafka refuses.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// The lane.
+    pub lane: Lane,
+    /// Its first offset that is not committed.
+    pub next: NextOffset,
+    /// The source partition.
+    pub source: TopicPartition,
+    /// The remote topic.
+    pub remote: TopicName,
+    /// Why.
+    pub reason: HoldReason,
+    /// What the broker answered.
+    pub code: RDKafkaErrorCode,
+    /// The record that is refused, where it is one.
+    pub offset: Option<u64>,
+}
+
+/// Why a writer has ended: how its session is closed, with a text for the log and the peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// The close code.
+    pub code: CloseCode,
+    /// What happened.
+    pub reason: String,
+}
+
+impl End {
+    pub(crate) fn new(code: CloseCode, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into() }
+    }
+
+    /// The end that was asked for.
+    fn wanted() -> Self {
+        Self::new(CloseCode::Done, "the session is over")
+    }
+}
+
+/// Starts the writer of a session's site.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn start(
+    centre: Arc<Centre>,
+    site: SiteName,
+    inbox: Arc<Inbox>,
+    custody: Arc<Custody>,
+    press_bytes: usize,
+    events: mpsc::Sender<Event>,
+) -> io::Result<()> {
+    let builder = thread::Builder::new().name(format!("site-{site}")).stack_size(STACK_BYTES);
+    let pacer = Pacer::new(centre.transactions.max_bytes.as_usize(), centre.transactions.interval);
+    let decompressor = Decompressor::new()?;
+    builder.spawn(move || {
+        let trouble = Trouble::new(site.clone());
+        let mut writer = Writer {
+            centre,
+            site,
+            inbox,
+            custody,
+            press_bytes,
+            events,
+            producer: None,
+            marker: None,
+            positions: Positions::new(),
+            lanes: HashMap::new(),
+            opens: VecDeque::new(),
+            backlog: Backlog::new(),
+            pacer,
+            syncs: Syncs::default(),
+            refusals: Refusals::default(),
+            attempt: Attempt::default(),
+            reports: Vec::new(),
+            decompressor,
+            batch_bytes: BATCH_BYTES,
+            trouble,
+            last_used: Instant::now(),
+            failures: 0,
+        };
+        let Err(end) = writer.run();
+        writer.abort_quietly();
+        writer.close_producer();
+        writer.send(Event::Ended(end));
+    })?;
+    Ok(())
+}
+
+/// Enough for librdkafka's calls and our shallow ones; a thousand sites have a thousand of these threads.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// Never made: the writer ends by an [`End`] only.
+enum Never {}
+
+struct Writer {
+    centre: Arc<Centre>,
+    site: SiteName,
+    inbox: Arc<Inbox>,
+    custody: Arc<Custody>,
+    /// Commit early when the session holds so many frame bytes: the agent's window is filling.
+    press_bytes: usize,
+    events: mpsc::Sender<Event>,
+    producer: Option<SiteProducer>,
+    /// Of the writer that was opened last.
+    marker: Option<Marker>,
+    /// Committed positions of the site.
+    positions: Positions,
+    lanes: HashMap<Lane, LaneState>,
+    opens: VecDeque<OpenLane>,
+    backlog: Backlog<HeldFrame>,
+    pacer: Pacer,
+    syncs: Syncs,
+    refusals: Refusals,
+    attempt: Attempt,
+    /// Kept between polls for its memory.
+    reports: Vec<Report>,
+    decompressor: Decompressor,
+    batch_bytes: usize,
+    trouble: Trouble,
+    last_used: Instant,
+    /// Transactions aborted in a row for no fault of the data.
+    failures: u32,
+}
+
+#[derive(Debug, Clone)]
+struct LaneState {
+    source: TopicPartition,
+    topic_id: TopicId,
+    remote: TopicName,
+    partition: i32,
+    partition_count: u32,
+    sync_slot: SyncSlot,
+}
+
+impl Writer {
+    fn run(&mut self) -> Result<Never, End> {
+        let deadline = Instant::now() + OPENING_DEADLINE;
+        let opened = self.reopen(Some(deadline))?;
+        self.positions = opened;
+        let mut commands = VecDeque::new();
+        loop {
+            let ending = self.inbox.take(&mut commands, self.next_deadline());
+            for command in commands.drain(..) {
+                self.accept(command);
+            }
+            match ending {
+                Some(Ending::Abandon) => return Err(End::wanted()),
+                Some(Ending::Commit(_)) => return self.finish(),
+                None => self.step()?,
+            }
+        }
+    }
+
+    fn accept(&mut self, command: Command) {
+        match command {
+            Command::Write(ready) => {
+                if self.lanes.contains_key(&ready.lane) {
+                    self.backlog.push(ready);
+                }
+            }
+            Command::Open(open) => self.opens.push_back(open),
+            Command::Flush => self.pacer.flush(),
+        }
+    }
+
+    /// One round: data into the transaction, the transaction to its commit, announced lanes in between.
+    fn step(&mut self) -> Result<(), End> {
+        if !self.opens.is_empty() {
+            if self.pacer.is_open() {
+                self.commit(false)?;
+            }
+            self.answer_opens()?;
+        }
+        if !self.backlog.is_drained() && self.pacer.room() > 0 {
+            self.fill()?;
+        }
+        let now = Instant::now();
+        let overdue = self.syncs.deadline().is_some_and(|deadline| deadline <= now);
+        if overdue && !self.pacer.is_open() {
+            self.begin()?;
+        }
+        if overdue || self.custody.held() >= self.press_bytes {
+            self.pacer.flush();
+        }
+        if self.pacer.due().is_some_and(|due| due <= now) {
+            self.commit(false)?;
+        }
+        if self.producer.is_some() && !self.pacer.is_open() && now >= self.last_used + self.centre.transactions.idle_close {
+            self.close_producer();
+            tracing::info!(event = "writer_closed", site = %self.site, "closed the producer of an idle site; its session stays");
+        }
+        Ok(())
+    }
+
+    /// Until when there is nothing to do unless something comes in.
+    fn next_deadline(&self) -> Option<Instant> {
+        if !self.opens.is_empty() || (!self.backlog.is_drained() && self.pacer.room() > 0) {
+            return Some(Instant::now());
+        }
+        let idle = self.producer.is_some().then(|| self.last_used + self.centre.transactions.idle_close);
+        [self.pacer.due(), self.syncs.deadline(), idle].into_iter().flatten().min()
+    }
+
+    /// Tells announced lanes their positions. Only between transactions, so that the positions are the committed ones.
+    fn answer_opens(&mut self) -> Result<(), End> {
+        if self.producer.is_none() {
+            self.check_marker()?;
+        }
+        while let Some(open) = self.opens.pop_front() {
+            if let Some(old) = open.replaces {
+                self.drop_lane(old);
+            }
+            let resume = match self.positions.get(&open.source) {
+                None => ResumePoint::Fresh,
+                Some(at) if at.topic_id.is_other_incarnation(open.topic_id) => {
+                    ResumePoint::Recreated { previous: at.topic_id, next: at.next }
+                }
+                Some(at) => ResumePoint::At(at.next),
+            };
+            let sync_slot = self.syncs.slot(&open.source);
+            let partition = open.source.partition.to_kafka();
+            let OpenLane { source, topic_id, remote, partition_count, .. } = open;
+            let state = LaneState { source, topic_id, remote, partition, partition_count, sync_slot };
+            self.lanes.insert(open.lane, state);
+            self.send(Event::Resumed { lane: open.lane, resume });
+        }
+        Ok(())
+    }
+
+    fn drop_lane(&mut self, lane: Lane) {
+        self.lanes.remove(&lane);
+        self.backlog.retire(lane);
+        self.refusals.forget(lane);
+    }
+
+    /// Everything that has arrived is committed, with the syncs that were delayed; then the writer ends.
+    fn finish(&mut self) -> Result<Never, End> {
+        while !self.backlog.is_empty() {
+            if !self.backlog.is_drained() && self.pacer.room() > 0 {
+                self.fill()?;
+            }
+            self.commit(true)?;
+        }
+        if self.producer.is_some() && (self.pacer.is_open() || self.syncs.deadline().is_some()) {
+            self.begin()?;
+            self.commit(true)?;
+        }
+        Err(End::wanted())
+    }
+
+    /// Begins a transaction where none is open; makes the producer anew where it was closed.
+    fn begin(&mut self) -> Result<(), End> {
+        self.last_used = Instant::now();
+        while !self.pacer.is_open() {
+            if self.producer.is_none() {
+                self.check_marker()?;
+                let positions = self.reopen(None)?;
+                self.require_same(&positions)?;
+            }
+            let Some(producer) = &self.producer else {
+                continue;
+            };
+            match producer.begin() {
+                Ok(()) => {
+                    self.attempt.clear();
+                    self.pacer.begin(Instant::now());
+                }
+                Err(error) => {
+                    self.trouble.begin("begin a transaction", &format!("{error:?}"));
+                    self.close_producer();
+                    self.pause(PAUSE.0)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the writer, however long it takes (`deadline`: only so long). Answers the site's positions.
+    fn reopen(&mut self, deadline: Option<Instant>) -> Result<Positions, End> {
+        self.close_producer();
+        let mut pause = PAUSE.0;
+        loop {
+            let error = match self.open_in_turn() {
+                Ok(Opened { producer, marker, positions }) => {
+                    self.producer = Some(producer);
+                    self.marker = Some(marker);
+                    self.last_used = Instant::now();
+                    self.centre.meters.writers_open.inc();
+                    self.trouble.end();
+                    return Ok(positions);
+                }
+                Err(OpenError::Ended(_)) => return Err(End::wanted()),
+                Err(OpenError::Unreadable(reason)) => return Err(End::new(CloseCode::CentreUnavailable, reason)),
+                Err(OpenError::Fenced) => return Err(End::new(CloseCode::Superseded, "a newer session of the site took over")),
+                Err(OpenError::Again(error)) => error,
+            };
+            self.trouble.begin("open the site's writer", &error);
+            if deadline.is_some_and(|deadline| Instant::now() + pause >= deadline) {
+                return Err(End::new(CloseCode::CentreUnavailable, format!("the site's writer cannot be opened: {error}")));
+            }
+            self.pause(pause)?;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    fn open_in_turn(&self) -> Result<Opened, OpenError> {
+        let turns = Arc::clone(&self.centre.openings);
+        let turn = self.centre.runtime.block_on(turns.acquire_owned());
+        let _turn = turn.map_err(|error| OpenError::Again(error.to_string()))?;
+        open::open(&self.centre, &self.site, self.batch_bytes, &self.inbox)
+    }
+
+    /// Before a closed producer is made anew: had another collector taken the site meanwhile, making one would take it back.
+    fn check_marker(&self) -> Result<(), End> {
+        if self.centre.tail.marker_of(&self.site) == self.marker {
+            return Ok(());
+        }
+        Err(End::new(CloseCode::Superseded, "another session took the site while this one was idle"))
+    }
+
+    /// Positions that differ from ours were written by somebody else.
+    fn require_same(&self, positions: &Positions) -> Result<(), End> {
+        if *positions == self.positions {
+            return Ok(());
+        }
+        Err(End::new(CloseCode::Superseded, "another session has written meanwhile"))
+    }
+
+    fn close_producer(&mut self) {
+        if self.producer.take().is_some() {
+            self.centre.meters.writers_open.dec();
+        }
+    }
+
+    /// Waits, but not longer than the session lives.
+    fn pause(&self, pause: Duration) -> Result<(), End> {
+        let until = Instant::now() + pause;
+        loop {
+            self.check_wanted()?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(left.min(PAUSE.0));
+        }
+    }
+
+    /// Whether the work is to go on: until the session is abandoned, or the deadline of its end has passed.
+    fn check_wanted(&self) -> Result<(), End> {
+        match self.inbox.ending() {
+            None => Ok(()),
+            Some(Ending::Commit(deadline)) if Instant::now() < deadline => Ok(()),
+            Some(_) => Err(End::wanted()),
+        }
+    }
+
+    /// A session that has ended listens no more, which is its affair.
+    fn send(&self, event: Event) {
+        let _ended = self.events.blocking_send(event);
+    }
+}
