@@ -1,0 +1,151 @@
+//! What `check` tells: the configuration in effect, and with `--connect` whether the other ends answer.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
+use spillway_config::{AgentConfig, OnGap, StartFrom};
+use spillway_link::LinkClient;
+use spillway_proto::close::CloseCode;
+
+use crate::service::{self, StartError};
+use crate::source;
+
+/// How long the site's Kafka and each collector may take to answer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Most topics that are listed by name.
+const MAX_TOPICS_SHOWN: usize = 50;
+
+/// What does not fit.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The agent would not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The site's Kafka does not answer.
+    #[error("the site's Kafka at {servers} does not answer: check that it runs, kafka.bootstrap_servers and security_protocol")]
+    Kafka {
+        /// Where.
+        servers: String,
+        /// What librdkafka says.
+        #[source]
+        source: KafkaError,
+    },
+    /// No collector answers.
+    #[error("no collector answers: {0}")]
+    Collector(String),
+}
+
+/// Loads what `run` would load, and says what it would do. Must be called within a Tokio runtime.
+///
+/// # Errors
+/// What is wrong with certificates and client settings.
+pub fn describe(config: &AgentConfig) -> Result<String, Error> {
+    let (identity, site) = service::identity(config)?;
+    let shares = service::shares(config);
+    service::link(config, &identity, shares.frame_bytes)?;
+    source::consumer(&config.kafka.client, &site, &shares).map_err(StartError::Kafka)?;
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| _ = writeln!(out, "{name:<14}{value}");
+    line("site", format!("{site} (certificate {})", config.tls.cert.display()));
+    line("kafka", format!("{} ({})", config.kafka.client.bootstrap_servers, config.kafka.client.security_protocol.as_str()));
+    line("local group", format!("spillway-{site}, committed every {:?}", config.kafka.commit_interval));
+    let patterns = |list: &[spillway_config::Pattern]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join("  ");
+    line("topics", format!("{} without {}", patterns(&config.topics.include), patterns(&config.topics.exclude)));
+    line("start", format!("{}, where the centre has nothing yet", start(config.kafka.start)));
+    line("on a gap", on_gap(config.kafka.on_gap).to_owned());
+    for rule in &config.topics.rules {
+        let parts =
+            rule.start.map(|from| format!("start {}", start(from))).into_iter().chain(rule.on_gap.map(|gap| on_gap(gap).to_owned()));
+        line("  rule", format!("{}: {}", rule.pattern, parts.collect::<Vec<_>>().join(", ")));
+    }
+    let addresses = config.collector.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    line("collector", addresses);
+    line("rate", config.link.rate_max.map_or_else(|| "unlimited".to_owned(), |rate| format!("{} bit/s at most", rate.bits_per_second())));
+    let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / 1_048_576.0);
+    line(
+        "memory",
+        format!(
+            "{} of {}: frames in flight {}, read ahead {}, frame {}",
+            mib(shares.total_bytes()),
+            config.memory_max,
+            mib(shares.in_flight_bytes),
+            mib(shares.prefetch_bytes),
+            mib(shares.frame_bytes)
+        ),
+    );
+    Ok(out)
+}
+
+/// Asks the site's Kafka for its topics and dials every collector. Opens no session.
+///
+/// # Errors
+/// Who does not answer, and what to do.
+pub async fn connect(config: &AgentConfig) -> Result<String, Error> {
+    let (identity, site) = service::identity(config)?;
+    let shares = service::shares(config);
+    let consumer = source::consumer(&config.kafka.client, &site, &shares).map_err(StartError::Kafka)?;
+    let servers = config.kafka.client.bootstrap_servers.clone();
+    let topics = config.topics.clone();
+    let ask = move || consumer.fetch_metadata(None, CONNECT_TIMEOUT).map(|metadata| mirrored(&metadata, &topics));
+    let listed = tokio::task::spawn_blocking(ask).await.unwrap_or(Err(KafkaError::Canceled));
+    let mut out = listed.map_err(|source| Error::Kafka { servers, source })?;
+    let link = service::link(config, &identity, shares.frame_bytes)?;
+    let mut answered = false;
+    let mut failures = Vec::new();
+    for address in &config.collector.addresses {
+        match dial(&link, config, address).await {
+            Ok(rtt) => {
+                answered = true;
+                _ = writeln!(out, "collector     {address} answers, round trip {:.0} ms", rtt.as_secs_f64() * 1000.0);
+            }
+            Err(why) => {
+                _ = writeln!(out, "collector     {address} does not: {why}");
+                failures.push(format!("{address}: {why}"));
+            }
+        }
+    }
+    link.shutdown(CloseCode::Done, Duration::from_secs(1)).await;
+    if answered { Ok(out) } else { Err(Error::Collector(failures.join("; "))) }
+}
+
+async fn dial(link: &LinkClient, config: &AgentConfig, address: &spillway_config::HostPort) -> Result<Duration, String> {
+    let connection = crate::session::dial(link, &config.collector, address).await.map_err(|error| error.explain().to_string())?;
+    // The client finishes the handshake first: a refusal of our certificate comes within a round trip.
+    let patience = connection.rtt() * 2 + Duration::from_millis(200);
+    match tokio::time::timeout(patience, connection.closed()).await {
+        Ok(error) => Err(spillway_link::explain(&error, spillway_link::Side::Agent).to_string()),
+        Err(_elapsed) => Ok(connection.rtt()),
+    }
+}
+
+fn mirrored(metadata: &rdkafka::metadata::Metadata, topics: &spillway_config::TopicsConfig) -> String {
+    let mut selected = metadata.topics().iter().filter(|topic| topics.selects(topic.name())).collect::<Vec<_>>();
+    selected.sort_by_key(|topic| topic.name());
+    let partitions = selected.iter().map(|topic| topic.partitions().len()).sum::<usize>();
+    let mut out = format!("kafka         answers: {} topics with {partitions} partitions are selected\n", selected.len());
+    for topic in selected.iter().take(MAX_TOPICS_SHOWN) {
+        _ = writeln!(out, "  topic       {} ({} partitions)", topic.name(), topic.partitions().len());
+    }
+    if selected.len() > MAX_TOPICS_SHOWN {
+        _ = writeln!(out, "  …           and {} more", selected.len() - MAX_TOPICS_SHOWN);
+    }
+    out
+}
+
+fn start(start: StartFrom) -> String {
+    match start {
+        StartFrom::Earliest => "earliest".to_owned(),
+        StartFrom::Latest => "latest".to_owned(),
+        StartFrom::Time(time) => time.to_string(),
+    }
+}
+
+fn on_gap(on_gap: OnGap) -> &'static str {
+    match on_gap {
+        OnGap::Continue => "continue, and announce it",
+        OnGap::Halt => "halt with exit code 5",
+    }
+}

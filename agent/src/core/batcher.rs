@@ -1,0 +1,265 @@
+//! Joins records of many partitions into frames.
+//!
+//! Invariants:
+//! - A. Of each lane, the sections of successive frames join without hole: one begins where the one before it ended.
+//! - B. A frame passes none of its limits, except that a single record that is larger than `max_bytes` makes a frame alone.
+//! - C. At most one frame is sealed and not taken; the record that sealed it waits in the next frame.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use spillway_proto::frame::FrameBuilder;
+use spillway_proto::record::RecordWriter;
+use spillway_proto::{Lane, NextOffset, Offset, limits};
+
+/// When a frame is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameLimits {
+    /// At so many raw bytes.
+    pub max_bytes: usize,
+    /// At so many records.
+    pub max_records: u32,
+    /// So long after its first record.
+    pub linger: Duration,
+    /// The largest raw frame that the session allows, in bytes; a record that does not fit is refused.
+    pub largest_raw: usize,
+}
+
+/// What the batcher needs to see of a record before it is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Incoming<'r, H> {
+    /// Offset.
+    pub offset: Offset,
+    /// Milliseconds since 1970, −1 for none.
+    pub timestamp: i64,
+    /// Key; `None` is null.
+    pub key: Option<&'r [u8]>,
+    /// Value; `None` is null.
+    pub value: Option<&'r [u8]>,
+    /// Headers in order.
+    pub headers: H,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is in the open frame.
+    Added,
+    /// Its lane is not read, or it lies below the lane's position: ignored.
+    Ignored,
+    /// Larger than a frame may be in this session.
+    TooLarge {
+        /// What the frame would hold, in bytes.
+        bytes: usize,
+    },
+}
+
+/// A closed frame, and what the sender's books need beside its sections.
+#[derive(Debug)]
+pub struct ClosedFrame {
+    /// The sections.
+    pub builder: FrameBuilder,
+    /// Timestamp of each section's first record, in the order of the sections; `None` without record or timestamp.
+    pub timestamps: Vec<Option<i64>>,
+}
+
+/// Collects records of lanes into the open frame.
+#[derive(Debug)]
+pub struct Batcher {
+    limits: FrameLimits,
+    positions: HashMap<Lane, NextOffset>,
+    open: OpenFrame,
+    sealed: Option<ClosedFrame>,
+}
+
+#[derive(Debug, Default)]
+struct OpenFrame {
+    sections: Vec<OpenSection>,
+    index: HashMap<Lane, usize>,
+    bytes: usize,
+    records: u32,
+    since: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct OpenSection {
+    lane: Lane,
+    records: RecordWriter,
+    timestamp: Option<i64>,
+}
+
+impl Batcher {
+    /// A batcher that reads no lanes yet.
+    pub fn new(limits: FrameLimits) -> Self {
+        Self { limits, positions: HashMap::new(), open: OpenFrame::default(), sealed: None }
+    }
+
+    /// Changes the limits; the open frame is measured by the new ones from now on.
+    pub fn set_limits(&mut self, limits: FrameLimits) {
+        self.limits = limits;
+    }
+
+    /// Begins to read a lane at `next`.
+    pub fn attach(&mut self, lane: Lane, next: NextOffset) {
+        self.positions.insert(lane, next);
+    }
+
+    /// Stops to read a lane. What it has in the open frame stays there when `keep`, else it is thrown away.
+    pub fn detach(&mut self, lane: Lane, keep: bool) {
+        self.positions.remove(&lane);
+        if !keep {
+            self.open.discard(lane);
+        }
+    }
+
+    /// Adds a record. May seal the frame so far: take it by [`Self::take_sealed`] before the next call.
+    pub fn push<'h, H>(&mut self, lane: Lane, record: Incoming<'_, H>, now: Instant) -> Pushed
+    where
+        H: ExactSizeIterator<Item = (&'h str, Option<&'h [u8]>)> + Clone,
+    {
+        let Some(position) = self.positions.get_mut(&lane) else {
+            return Pushed::Ignored;
+        };
+        if record.offset.value() < position.value() {
+            return Pushed::Ignored;
+        }
+        let bytes = largest_length(&record);
+        if bytes > self.limits.largest_raw {
+            return Pushed::TooLarge { bytes };
+        }
+        if self.open.is_full_for(lane, bytes, &self.limits) {
+            self.seal();
+        }
+        // The position moves only here and in `cover`, together with the section: invariant A.
+        let Some(position) = self.positions.get_mut(&lane) else {
+            return Pushed::Ignored;
+        };
+        let section = self.open.section(lane, *position, now);
+        let before = section.records.len();
+        if !section.records.push(record.offset, record.timestamp, record.key, record.value, record.headers) {
+            return Pushed::Ignored;
+        }
+        if section.timestamp.is_none() && record.timestamp >= 0 {
+            section.timestamp = Some(record.timestamp);
+        }
+        let written = section.records.len() - before;
+        *position = section.records.next();
+        self.open.bytes += written;
+        self.open.records += 1;
+        Pushed::Added
+    }
+
+    /// The source has no records of the lane below `next`: moves the lane's position past the hole. May seal the frame so far.
+    pub fn cover(&mut self, lane: Lane, next: NextOffset, now: Instant) {
+        match self.positions.get(&lane) {
+            Some(position) if next > *position => {}
+            _ => return,
+        }
+        if self.open.is_full_for(lane, 0, &self.limits) {
+            self.seal();
+        }
+        if let Some(position) = self.positions.get_mut(&lane) {
+            self.open.section(lane, *position, now).records.cover(next);
+            *position = next;
+        }
+    }
+
+    /// The frame that is full, if there is one. Ask until there is none before the next record.
+    pub fn take_sealed(&mut self) -> Option<ClosedFrame> {
+        if self.sealed.is_none() && self.open.is_full(&self.limits) {
+            self.seal();
+        }
+        self.sealed.take()
+    }
+
+    /// True while a full frame waits to be taken.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.is_some() || self.open.is_full(&self.limits)
+    }
+
+    /// When the open frame is to be closed; `None` when it is empty.
+    pub fn due(&self) -> Option<Instant> {
+        self.open.since.map(|since| since + self.limits.linger)
+    }
+
+    /// Closes the open frame, whatever it holds; `None` when it is empty. Take the sealed one first.
+    pub fn close(&mut self) -> Option<ClosedFrame> {
+        if self.sealed.is_none() {
+            self.seal();
+        }
+        self.sealed.take()
+    }
+
+    /// The lane's position: the next offset that it will add.
+    pub fn position(&self, lane: Lane) -> Option<NextOffset> {
+        self.positions.get(&lane).copied()
+    }
+
+    fn seal(&mut self) {
+        let open = std::mem::take(&mut self.open);
+        if open.sections.is_empty() {
+            return;
+        }
+        debug_assert!(self.sealed.is_none(), "invariant C: the sealed frame was not taken");
+        let mut closed = ClosedFrame { builder: FrameBuilder::new(), timestamps: Vec::with_capacity(open.sections.len()) };
+        for section in open.sections {
+            closed.timestamps.push(section.timestamp);
+            closed.builder.data(section.lane, section.records);
+        }
+        self.sealed = Some(closed);
+    }
+}
+
+impl OpenFrame {
+    /// True when nothing more belongs into the frame.
+    fn is_full(&self, limits: &FrameLimits) -> bool {
+        self.bytes >= limits.max_bytes || self.records >= limits.max_records
+    }
+
+    /// True when the lane's next record of at most `bytes` belongs into the next frame.
+    fn is_full_for(&self, lane: Lane, bytes: usize, limits: &FrameLimits) -> bool {
+        let largest = limits.max_bytes.min(limits.largest_raw);
+        let sections = self.sections.len() == limits::MAX_SECTIONS && !self.index.contains_key(&lane);
+        sections || self.is_full(limits) || (self.bytes > 0 && self.bytes + bytes > largest)
+    }
+
+    fn section(&mut self, lane: Lane, position: NextOffset, now: Instant) -> &mut OpenSection {
+        self.since.get_or_insert(now);
+        let index = *self.index.entry(lane).or_insert_with(|| {
+            self.sections.push(OpenSection { lane, records: RecordWriter::new(position), timestamp: None });
+            self.sections.len() - 1
+        });
+        &mut self.sections[index]
+    }
+
+    fn discard(&mut self, lane: Lane) {
+        let Some(index) = self.index.remove(&lane) else {
+            return;
+        };
+        let section = self.sections.remove(index);
+        self.bytes -= section.records.len();
+        self.records -= section.records.count();
+        for place in self.index.values_mut().filter(|place| **place > index) {
+            *place -= 1;
+        }
+        if self.sections.is_empty() {
+            self.since = None;
+        }
+    }
+}
+
+/// A varint at its longest.
+const MAX_VARINT_BYTES: usize = 10;
+
+/// Upper bound of what [`RecordWriter::push`] appends for a record: five numbers (distance, time, key, value, header count), two a header.
+fn largest_length<'h, H>(record: &Incoming<'_, H>) -> usize
+where
+    H: ExactSizeIterator<Item = (&'h str, Option<&'h [u8]>)> + Clone,
+{
+    let length = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
+    let headers = record.headers.clone().map(|(name, value)| 2 * MAX_VARINT_BYTES + name.len() + length(value)).sum::<usize>();
+    5 * MAX_VARINT_BYTES + length(record.key) + length(record.value) + headers
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use spillway_proto::frame::SectionKind;
+use spillway_proto::{Lane, NextOffset, Offset, limits};
+
+use super::{Batcher, ClosedFrame, FrameLimits, Incoming, Pushed};
+
+const LIMITS: FrameLimits = FrameLimits { max_bytes: 1000, max_records: 10, linger: Duration::from_millis(50), largest_raw: 100_000 };
+
+fn next(value: u64) -> NextOffset {
+    NextOffset::new(value).unwrap()
+}
+
+fn push(batcher: &mut Batcher, lane: u32, offset: u64, value: &[u8], now: Instant) -> Pushed {
+    let headers = std::iter::empty::<(&str, Option<&[u8]>)>();
+    let record = Incoming {
+        offset: Offset::new(offset).unwrap(),
+        timestamp: 1_000,
+        key: None,
+        value: Some(value),
+        headers: headers.collect::<Vec<_>>().into_iter(),
+    };
+    batcher.push(Lane(lane), record, now)
+}
+
+fn data(frame: &ClosedFrame) -> Vec<(u32, u64, u64, u32)> {
+    let section = |section: &spillway_proto::frame::Section| match section.kind {
+        SectionKind::Data { first, next, records, .. } => (section.lane.0, first.value(), next.value(), records),
+        other => panic!("{other:?}"),
+    };
+    frame.builder.sections().iter().map(section).collect()
+}
+
+#[test]
+fn records_of_many_partitions_join_until_the_linger_is_over() {
+    let now = Instant::now();
+    let mut batcher = Batcher::new(LIMITS);
+    batcher.attach(Lane(1), next(5));
+    batcher.attach(Lane(2), next(0));
+    assert_eq!(batcher.due(), None);
+    assert_eq!(push(&mut batcher, 1, 7, b"a", now), Pushed::Added);
+    assert_eq!(push(&mut batcher, 2, 0, b"b", now + Duration::from_millis(20)), Pushed::Added);
+    assert_eq!(push(&mut batcher, 1, 8, b"c", now), Pushed::Added);
+    assert_eq!(batcher.due(), Some(now + LIMITS.linger), "counted from the first record");
+    let frame = batcher.close().unwrap();
+    assert_eq!(data(&frame), [(1, 5, 9, 2), (2, 0, 1, 1)]);
+    assert_eq!(frame.timestamps, [Some(1_000), Some(1_000)]);
+    assert!(batcher.close().is_none());
+}
+
+#[test]
+fn a_record_that_does_not_fit_waits_in_the_next_frame() {
+    let now = Instant::now();
+    let mut batcher = Batcher::new(LIMITS);
+    batcher.attach(Lane(1), next(0));
+    push(&mut batcher, 1, 0, &[0; 600], now);
+    assert!(!batcher.is_sealed());
+    push(&mut batcher, 1, 1, &[0; 600], now);
+    assert_eq!(data(&batcher.take_sealed().unwrap()), [(1, 0, 1, 1)]);
+    assert_eq!(data(&batcher.close().unwrap()), [(1, 1, 2, 1)]);
+}
+
+#[test]
+fn a_large_record_is_alone() {
+    let now = Instant::now();
+    let mut batcher = Batcher::new(LIMITS);
+    batcher.attach(Lane(1), next(0));
+    push(&mut batcher, 1, 0, b"small", now);
+    push(&mut batcher, 1, 1, &[0; 50_000], now);
+    assert_eq!(data(&batcher.take_sealed().unwrap()), [(1, 0, 1, 1)]);
+    assert_eq!(data(&batcher.take_sealed().unwrap()), [(1, 1, 2, 1)], "the large one filled its frame");
+    push(&mut batcher, 1, 2, b"small", now);
+    assert!(batcher.take_sealed().is_none());
+}
+
+#[test]
+fn a_record_above_the_sessions_limit_is_refused_and_moves_nothing() {
+    let now = Instant::now();
+    let mut batcher = Batcher::new(LIMITS);
+    batcher.attach(Lane(1), next(3));
+    assert!(matches!(push(&mut batcher, 1, 3, &[0; 100_000], now), Pushed::TooLarge { bytes } if bytes > 100_000));
+    assert_eq!(batcher.position(Lane(1)), Some(next(3)));
+    assert!(batcher.close().is_none());
+}
+
+#[test]
+fn a_hole_at_the_end_moves_the_position_without_a_record() {
+    let now = Instant::now();
+    let mut batcher = Batcher::new(LIMITS);
+    batcher.attach(Lane(1), next(3));
+    batcher.cover(Lane(1), next(3), now);
+    assert!(batcher.close().is_none(), "nothing to cover");
+    batcher.cover(Lane(1), next(8), now);
+    let frame = batcher.close().unwrap();
+    assert_eq!((data(&frame), frame.timestamps), (vec![(1, 3, 8, 0)], vec![None]));
+    assert_eq!(push(&mut batcher, 1, 7, b"old", now), Pushed::Ignored);
+}
+
+#[test]
+fn a_lane_that_is_thrown_away_leaves_the_others_in_place() {
+    let now = Instant::now();
+    let mut batcher = Batcher::new(LIMITS);
+    for lane in 1..=3 {
+        batcher.attach(Lane(lane), next(0));
+        push(&mut batcher, lane, 0, b"x", now);
+    }
+    batcher.detach(Lane(1), false);
+    batcher.detach(Lane(2), true);
+    push(&mut batcher, 3, 1, b"y", now);
+    assert_eq!(push(&mut batcher, 2, 1, b"late", now), Pushed::Ignored);
+    assert_eq!(data(&batcher.close().unwrap()), [(2, 0, 1, 1), (3, 0, 2, 2)]);
+}
+
+#[test]
+fn a_frame_has_no_more_sections_than_the_protocol_allows() {
+    let now = Instant::now();
+    let mut batcher = Batcher::new(FrameLimits { max_bytes: 1 << 30, max_records: 1 << 20, ..LIMITS });
+    for lane in 0..=limits::MAX_SECTIONS as u32 {
+        batcher.attach(Lane(lane), next(0));
+        assert_eq!(push(&mut batcher, lane, 0, b"x", now), Pushed::Added);
+    }
+    assert_eq!(batcher.take_sealed().unwrap().builder.sections().len(), limits::MAX_SECTIONS);
+    assert_eq!(batcher.close().unwrap().builder.sections().len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn sections_join_and_frames_keep_their_limits(
+        steps in proptest::collection::vec((0u32..4, 0u64..3, 0usize..1500, 0u8..10), 1..300),
+    ) {
+        let now = Instant::now();
+        let mut batcher = Batcher::new(LIMITS);
+        let mut reached: HashMap<u32, u64> = HashMap::new();
+        let mut built: HashMap<u32, u64> = HashMap::new();
+        let mut pushed = 0u32;
+        let mut sent = 0u32;
+        for lane in 0..4 {
+            batcher.attach(Lane(lane), next(0));
+        }
+        let mut frames = Vec::new();
+        for (lane, hole, length, action) in steps {
+            let at = reached.entry(lane).or_default();
+            *at += hole;
+            match action {
+                0 => batcher.cover(Lane(lane), next(*at), now),
+                1 => frames.extend(batcher.close()),
+                _ => {
+                    prop_assert_eq!(push(&mut batcher, lane, *at, &vec![7; length], now), Pushed::Added);
+                    *at += 1;
+                    pushed += 1;
+                }
+            }
+            frames.extend(std::iter::from_fn(|| batcher.take_sealed()));
+        }
+        frames.extend(batcher.close());
+        for frame in frames {
+            let records = data(&frame).iter().map(|section| section.3).sum::<u32>();
+            prop_assert!(records <= LIMITS.max_records);
+            prop_assert!(frame.builder.raw_length() <= LIMITS.max_bytes || records == 1);
+            for (lane, first, next, records) in data(&frame) {
+                let built = built.entry(lane).or_default();
+                prop_assert_eq!(first, *built);
+                *built = next;
+                sent += records;
+            }
+        }
+        prop_assert_eq!(sent, pushed);
+    }
+}

@@ -1,0 +1,181 @@
+//! One lane's book: where it began, how far it was read, how far it was acknowledged.
+
+use spillway_proto::message::{OpenLane, ResumePoint};
+use spillway_proto::{Lane, NextOffset, TopicId, TopicPartition};
+
+/// What a lane is opened for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneSource {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The topic's id.
+    pub topic_id: TopicId,
+    /// How many partitions the topic has.
+    pub partition_count: u32,
+    /// The partition came to be after the agent first looked, so all of it was "written from now on": `latest` begins at its beginning.
+    pub born: bool,
+}
+
+/// What follows when everything read of a lane is acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AfterDrain {
+    /// A new lane takes the partition over.
+    Reopen,
+    /// The partition is gone, or no longer selected.
+    Close,
+    /// The partition stands still until the next session or a retry; the text says why.
+    Hold(HeldBecause),
+}
+
+/// Why a partition stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldBecause {
+    /// Stable name, as in [`spillway_proto::message::HoldReason::as_str`].
+    pub reason: &'static str,
+    /// For people.
+    pub detail: String,
+}
+
+/// What a lane is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Announced, resumed or sending.
+    Live,
+    /// Not read any more; what was read is still sent.
+    Draining {
+        /// What follows.
+        then: AfterDrain,
+    },
+    /// Held: dead until a new lane takes the partition over.
+    Held(HeldBecause),
+    /// Over.
+    Closed,
+}
+
+/// One lane's book.
+#[derive(Debug, Clone)]
+pub struct LaneBook {
+    /// What it is for.
+    pub source: LaneSource,
+    /// What it is doing.
+    pub phase: Phase,
+    /// What the centre said when the lane began; `None` until then.
+    pub origin: Option<ResumePoint>,
+    /// Where the lane's data begins: after its start or gap.
+    pub base: Option<NextOffset>,
+    /// End of what frames hold.
+    pub position: Option<NextOffset>,
+    /// Committed at the centre; `None`: not even the lane's beginning is.
+    pub acked: Option<NextOffset>,
+    /// The collector has answered its announcement in this session.
+    pub settled: bool,
+    /// The source reads it, or has not yet answered that it let go.
+    pub attached: bool,
+    /// Retained frames that name the lane.
+    pub frames: usize,
+}
+
+impl LaneBook {
+    /// A lane that is not announced yet.
+    pub fn new(source: LaneSource) -> Self {
+        Self {
+            source,
+            phase: Phase::Live,
+            origin: None,
+            base: None,
+            position: None,
+            acked: None,
+            settled: false,
+            attached: false,
+            frames: 0,
+        }
+    }
+
+    /// True when nothing of the lane is to be sent any more.
+    pub fn is_dead(&self) -> bool {
+        matches!(self.phase, Phase::Held(_) | Phase::Closed)
+    }
+
+    /// True when everything that was read is acknowledged.
+    pub fn is_settled_up(&self) -> bool {
+        self.acked == self.position
+    }
+
+    /// The announcement.
+    pub fn announcement(&self, lane: Lane) -> OpenLane {
+        let LaneSource { partition, topic_id, partition_count, born: _ } = &self.source;
+        OpenLane { lane, source: partition.clone(), topic_id: *topic_id, partition_count: *partition_count }
+    }
+
+    /// Compares what the centre says in a new session with what this lane knows.
+    ///
+    /// Answers the position to take for acknowledged (`None`: not even the beginning is) when the lane can go on with what it retains. An
+    /// error means that it cannot: another writer was there, or the centre forgot. Then a new lane has to ask from the beginning.
+    pub fn reconcile(&self, point: ResumePoint) -> Result<Option<NextOffset>, Diverged> {
+        let within = |low: Option<NextOffset>| match point {
+            ResumePoint::At(next) if Some(next) >= low && Some(next) <= self.position => Some(next),
+            _ => None,
+        };
+        match self.acked {
+            Some(_) => within(self.acked).map(Some).ok_or(Diverged),
+            // Unambiguous, since a backward gap is sent alone: until it is acknowledged, nothing between its ends was sent.
+            None if self.origin == Some(point) => Ok(None),
+            None => within(self.base).map(Some).ok_or(Diverged),
+        }
+    }
+}
+
+/// The centre's position does not fit what the lane knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Diverged;
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use spillway_proto::{Partition, TopicName};
+
+    use super::*;
+
+    fn next(value: u64) -> NextOffset {
+        NextOffset::new(value).unwrap()
+    }
+
+    fn book(origin: ResumePoint, base: u64, position: u64, acked: Option<u64>) -> LaneBook {
+        let partition = TopicPartition { topic: TopicName::parse("t").unwrap(), partition: Partition::FIRST };
+        let source = LaneSource { partition, topic_id: TopicId::UNKNOWN, partition_count: 1, born: false };
+        let (base, position, acked) = (Some(next(base)), Some(next(position)), acked.map(next));
+        LaneBook { origin: Some(origin), base, position, acked, ..LaneBook::new(source) }
+    }
+
+    #[test]
+    fn the_centre_may_be_ahead_of_the_acks_but_not_of_what_was_sent() {
+        let book = book(ResumePoint::At(next(10)), 10, 50, Some(20));
+        for (at, outcome) in [(20, Ok(20)), (35, Ok(35)), (50, Ok(50)), (19, Err(Diverged)), (51, Err(Diverged))] {
+            assert_eq!(book.reconcile(ResumePoint::At(next(at))), outcome.map(|at| Some(next(at))), "at {at}");
+        }
+        assert_eq!(book.reconcile(ResumePoint::Fresh), Err(Diverged), "the centre forgot");
+    }
+
+    #[test]
+    fn a_start_that_was_never_committed_is_sent_again() {
+        let book = book(ResumePoint::Fresh, 10, 50, None);
+        assert_eq!(book.reconcile(ResumePoint::Fresh), Ok(None));
+        assert_eq!(book.reconcile(ResumePoint::At(next(10))), Ok(Some(next(10))));
+        assert_eq!(book.reconcile(ResumePoint::At(next(9))), Err(Diverged));
+    }
+
+    #[test]
+    fn a_backward_gap_is_told_applied_from_not_applied() {
+        let book = book(ResumePoint::At(next(100)), 50, 50, None);
+        assert_eq!(book.reconcile(ResumePoint::At(next(100))), Ok(None), "not applied");
+        assert_eq!(book.reconcile(ResumePoint::At(next(50))), Ok(Some(next(50))), "applied");
+        assert_eq!(book.reconcile(ResumePoint::At(next(70))), Err(Diverged));
+    }
+
+    #[test]
+    fn a_recreated_answer_to_a_lane_that_has_begun_ends_it() {
+        let recreated = ResumePoint::Recreated { previous: TopicId([1; 16]), next: next(30) };
+        assert_eq!(book(ResumePoint::At(next(10)), 10, 50, Some(20)).reconcile(recreated), Err(Diverged));
+        assert_eq!(book(recreated, 0, 5, None).reconcile(recreated), Ok(None));
+    }
+}

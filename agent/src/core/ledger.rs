@@ -1,0 +1,572 @@
+//! The agent's books: which lanes there are, which frames are not acknowledged, what may be sent, what may be committed.
+//!
+//! Invariants, asserted here and played against a model in the tests:
+//! - A. Of each lane, what is pushed joins: a section begins where the one before it ended.
+//! - B. Frames are sent in the order in which they were pushed, in each session again, and a frame only when all its lanes have their answer.
+//! - C. A frame is released when each of its sections is acknowledged or its lane is dead; not before.
+//! - D. What is to be committed at the source is never above what the centre said to have committed.
+//! - E. Bytes sent and not acknowledged stay within the session's window, except for a single frame that is alone.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use spillway_proto::frame::{EncodedFrame, Section, SectionKind};
+use spillway_proto::message::{OpenLane, ResumePoint};
+use spillway_proto::{FrameSeq, Lane, NextOffset, TopicPartition, limits};
+
+use super::lane::{AfterDrain, HeldBecause, LaneBook, LaneSource, Phase};
+use super::start::Beginning;
+
+mod frames;
+
+use frames::{Frames, Retained};
+
+/// Something that the books do not allow: a bug of ours, or a peer that breaks the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The collector acknowledged more than was sent.
+    #[error("lane {lane} was acknowledged up to {next}, but only {position:?} was sent")]
+    AckBeyond {
+        /// The lane.
+        lane: Lane,
+        /// What was acknowledged.
+        next: NextOffset,
+        /// What was sent.
+        position: Option<NextOffset>,
+    },
+    /// The collector speaks of a lane that was never opened.
+    #[error("lane {0} was never opened")]
+    LaneUnknown(Lane),
+    /// A frame does not join what was pushed before it (invariant A).
+    #[error("lane {lane} is at {position:?}, but the next section begins at {first}")]
+    NotContiguous {
+        /// The lane.
+        lane: Lane,
+        /// Its position.
+        position: Option<NextOffset>,
+        /// Where the section begins.
+        first: NextOffset,
+    },
+    /// More lanes than a session may have.
+    #[error("more than {} partitions", limits::MAX_LANES)]
+    LanesTooMany,
+}
+
+/// What a lane's answer leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resumed {
+    /// The lane has not begun: look into the source's log, then call [`Ledger::begin`].
+    Begin(Box<LaneSource>),
+    /// It goes on with what is retained.
+    Continues,
+    /// It was given up for a new lane: see [`Ledger::take_ended`].
+    Diverged,
+    /// It is dead already.
+    Ignored,
+}
+
+/// A lane that the source is to read from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// The lane.
+    pub lane: Lane,
+    /// The partition.
+    pub partition: TopicPartition,
+    /// Where to begin.
+    pub next: NextOffset,
+}
+
+/// A lane that the source is to let go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detachment {
+    /// The lane.
+    pub lane: Lane,
+    /// The partition.
+    pub partition: TopicPartition,
+    /// What was read of it is still wanted.
+    pub keep: bool,
+}
+
+/// A lane that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The lane.
+    pub lane: Lane,
+    /// Its partition.
+    pub partition: TopicPartition,
+    /// What follows.
+    pub then: AfterDrain,
+}
+
+/// A frame to send.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// Its number in this session.
+    pub seq: FrameSeq,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// The books. See the module.
+#[derive(Debug)]
+pub struct Ledger {
+    lanes: BTreeMap<Lane, LaneBook>,
+    /// The lane that has each partition now, dead or alive.
+    newest: BTreeMap<TopicPartition, Lane>,
+    next_lane: u32,
+    frames: Frames,
+    session: Option<Window>,
+    commits: BTreeMap<TopicPartition, NextOffset>,
+    attachments: Vec<Attachment>,
+    detachments: Vec<Detachment>,
+    ended: Vec<Ended>,
+    acked_records: u64,
+    released_budget: usize,
+    progressed: Instant,
+}
+
+/// The session's window.
+#[derive(Debug)]
+struct Window {
+    next_seq: FrameSeq,
+    sent_bytes: usize,
+    max_bytes: usize,
+}
+
+impl Ledger {
+    /// Empty books.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            lanes: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            next_lane: 0,
+            frames: Frames::default(),
+            session: None,
+            commits: BTreeMap::new(),
+            attachments: Vec::new(),
+            detachments: Vec::new(),
+            ended: Vec::new(),
+            acked_records: 0,
+            released_budget: 0,
+            progressed: now,
+        }
+    }
+
+    /// Opens a lane for a partition that has none, or only a dead one. Answers its announcement, to be sent if a session is open.
+    ///
+    /// # Errors
+    /// When there are as many lanes as a session may have.
+    pub fn open(&mut self, source: LaneSource) -> Result<OpenLane, Error> {
+        if self.lanes.len() >= limits::MAX_LANES {
+            return Err(Error::LanesTooMany);
+        }
+        let lane = Lane(self.next_lane);
+        self.next_lane += 1;
+        if let Some(older) = self.newest.insert(source.partition.clone(), lane) {
+            self.forget_if_unused(older);
+        }
+        let book = LaneBook::new(source);
+        let announcement = book.announcement(lane);
+        self.lanes.insert(lane, book);
+        Ok(announcement)
+    }
+
+    /// A session is open: these lanes are to be announced before any frame is sent. Dead lanes are not: a retained frame may still name
+    /// them, and the collector skips sections of lanes that were never opened in its session.
+    pub fn session_opened(&mut self, max_in_flight_bytes: usize) -> Vec<OpenLane> {
+        self.session = Some(Window { next_seq: FrameSeq(0), sent_bytes: 0, max_bytes: max_in_flight_bytes });
+        self.frames.rewind();
+        for book in self.lanes.values_mut() {
+            book.settled = false;
+        }
+        let alive = self.lanes.iter().filter(|(_, book)| !book.is_dead());
+        alive.map(|(lane, book)| book.announcement(*lane)).collect()
+    }
+
+    /// The session is over; what was sent and not acknowledged will be sent again.
+    pub fn session_closed(&mut self) {
+        self.session = None;
+    }
+
+    /// The centre says where a lane goes on.
+    ///
+    /// # Errors
+    /// When the lane was never opened.
+    pub fn resume(&mut self, lane: Lane, point: ResumePoint, now: Instant) -> Result<Resumed, Error> {
+        let Some(book) = self.known(lane)? else {
+            return Ok(Resumed::Ignored);
+        };
+        book.settled = true;
+        if book.is_dead() {
+            return Ok(Resumed::Ignored);
+        }
+        if book.position.is_none() {
+            return Ok(Resumed::Begin(Box::new(book.source.clone())));
+        }
+        match book.reconcile(point) {
+            Ok(None) => Ok(Resumed::Continues),
+            Ok(Some(next)) => {
+                self.acknowledge(lane, next, now);
+                Ok(Resumed::Continues)
+            }
+            Err(_diverged) => {
+                let then = match &book.phase {
+                    Phase::Draining { then } => then.clone(),
+                    _ => AfterDrain::Reopen,
+                };
+                self.end(lane, then);
+                Ok(Resumed::Diverged)
+            }
+        }
+    }
+
+    /// The source's log was looked at: the lane begins. Answers the section that tells of it, to be pushed in a frame before anything else;
+    /// `None` when there is none, or the lane has ended meanwhile, or began already.
+    pub fn begin(&mut self, lane: Lane, point: ResumePoint, beginning: Beginning) -> Option<Section> {
+        let book = self.lanes.get_mut(&lane).filter(|book| book.phase == Phase::Live && book.position.is_none())?;
+        book.origin = Some(point);
+        book.base = Some(beginning.at());
+        let kind = match beginning {
+            Beginning::Resume { at } => {
+                (book.position, book.acked) = (Some(at), Some(at));
+                self.commits.insert(book.source.partition.clone(), at);
+                attach(&mut self.attachments, lane, book, at);
+                return None;
+            }
+            Beginning::Start { at } => SectionKind::Start { next: at },
+            Beginning::Gap(gap) => SectionKind::Gap { first: gap.first, next: gap.next, reason: gap.reason },
+        };
+        Some(Section { lane, kind })
+    }
+
+    /// A frame was built. `budget` are the bytes of the agent's own budget that it holds until it is released; `timestamps` are those of the
+    /// sections' first records.
+    ///
+    /// # Errors
+    /// When a section does not join its lane: a bug, and to go on would lose or duplicate records.
+    pub fn push(&mut self, frame: EncodedFrame, timestamps: &[Option<i64>], budget: usize, now: Instant) -> Result<(), Error> {
+        let index = self.frames.next_index();
+        let mut retained = Retained::new(frame.bytes, budget);
+        for (place, section) in frame.sections.iter().enumerate() {
+            let Some(book) = self.lanes.get_mut(&section.lane) else {
+                return Err(Error::LaneUnknown(section.lane));
+            };
+            book.frames += 1;
+            let open = !book.is_dead();
+            if open {
+                let first_of_lane = book.position.is_none();
+                advance(book, section)?;
+                let backward = matches!(section.kind, SectionKind::Gap { first, next, .. } if next < first);
+                if let Some(next) = book.base.filter(|_| first_of_lane && !backward) {
+                    attach(&mut self.attachments, section.lane, book, next);
+                }
+            }
+            retained.add(section, timestamps.get(place).copied().flatten(), open);
+        }
+        if self.frames.is_empty() {
+            self.progressed = now;
+        }
+        self.frames.push(index, retained);
+        self.sweep();
+        Ok(())
+    }
+
+    /// The next frame that may be sent now; `None`: ask again after an ack, an answer or a push.
+    pub fn next_frame(&mut self) -> Option<Outgoing> {
+        let window = self.session.as_mut()?;
+        let frame = self.frames.unsent()?;
+        let lanes = &self.lanes;
+        let waits = |lane: &Lane| lanes.get(lane).is_some_and(|book| !book.is_dead() && !book.settled);
+        if frame.lanes().any(waits) {
+            return None;
+        }
+        let length = frame.bytes().len();
+        if window.sent_bytes > 0 && window.sent_bytes + length > window.max_bytes {
+            return None;
+        }
+        window.sent_bytes += length;
+        let seq = window.next_seq;
+        window.next_seq = seq.next();
+        Some(Outgoing { seq, bytes: self.frames.mark_sent() })
+    }
+
+    /// The centre has committed everything of the lane below `next`.
+    ///
+    /// # Errors
+    /// When it was never sent.
+    pub fn ack(&mut self, lane: Lane, next: NextOffset, now: Instant) -> Result<(), Error> {
+        let Some(book) = self.known(lane)? else {
+            return Ok(());
+        };
+        if book.is_dead() || book.acked.is_some_and(|acked| next <= acked) {
+            return Ok(());
+        }
+        if Some(next) > book.position || Some(next) < book.base {
+            return Err(Error::AckBeyond { lane, next, position: book.position });
+        }
+        self.acknowledge(lane, next, now);
+        Ok(())
+    }
+
+    /// The centre refuses the lane's record at `next`. Answers the partition that stands still; `None` when the lane is dead already.
+    ///
+    /// # Errors
+    /// When it acknowledges, by the way, what was never sent.
+    pub fn hold(&mut self, lane: Lane, next: NextOffset, because: HeldBecause, now: Instant) -> Result<Option<TopicPartition>, Error> {
+        match self.known(lane)? {
+            None => return Ok(None),
+            Some(book) if book.is_dead() => return Ok(None),
+            Some(book) => {
+                book.settled = true;
+                // A topic that is refused is held before anything was committed.
+                let committed = book.base.is_some_and(|base| next >= base) && book.position.is_some_and(|position| next <= position);
+                if committed {
+                    self.acknowledge(lane, next, now);
+                }
+            }
+        }
+        let partition = self.lanes.get(&lane).map(|book| book.source.partition.clone());
+        self.bury(lane, Phase::Held(because));
+        Ok(partition)
+    }
+
+    /// No more of the lane is to be read; what was read is still sent. The lane ends when all of it is acknowledged and
+    /// the source has let go of it ([`Self::detached`]). A lane that has not begun ends at once.
+    pub fn drain(&mut self, lane: Lane, then: AfterDrain) {
+        let Some(book) = self.lanes.get_mut(&lane).filter(|book| !book.is_dead()) else {
+            return;
+        };
+        match &mut book.phase {
+            // The later decision knows more; but what is gone stays gone.
+            Phase::Draining { then: before } if *before == AfterDrain::Close => {}
+            Phase::Draining { then: before } => *before = then,
+            _ if book.position.is_none() => self.end(lane, then),
+            phase => {
+                *phase = Phase::Draining { then };
+                if book.attached {
+                    self.detachments.push(Detachment { lane, partition: book.source.partition.clone(), keep: true });
+                }
+                self.end_if_drained(lane);
+            }
+        }
+    }
+
+    /// What follows the drain of a lane is another thing than was thought. Without effect on a lane that is not draining.
+    pub fn redirect(&mut self, lane: Lane, after: AfterDrain) {
+        if let Some(Phase::Draining { then }) = self.lanes.get_mut(&lane).map(|book| &mut book.phase) {
+            *then = after;
+        }
+    }
+
+    /// The source reads the lane no more, and every frame with its data was pushed.
+    pub fn detached(&mut self, lane: Lane) {
+        if let Some(book) = self.lanes.get_mut(&lane) {
+            book.attached = false;
+        }
+        self.end_if_drained(lane);
+        self.forget_if_unused(lane);
+    }
+
+    /// The lane that has the partition now, dead or alive.
+    pub fn lane_of(&self, partition: &TopicPartition) -> Option<Lane> {
+        self.newest.get(partition).copied()
+    }
+
+    /// A lane's book.
+    pub fn book(&self, lane: Lane) -> Option<&LaneBook> {
+        self.lanes.get(&lane)
+    }
+
+    /// The newest lane of each partition.
+    pub fn partitions(&self) -> impl Iterator<Item = (Lane, &LaneBook)> {
+        self.newest.values().filter_map(|lane| Some((*lane, self.lanes.get(lane)?)))
+    }
+
+    /// The partition is not mirrored any more: nothing of it is kept but what frames name.
+    pub fn forget(&mut self, partition: &TopicPartition) {
+        if let Some(lane) = self.newest.remove(partition) {
+            self.forget_if_unused(lane);
+        }
+    }
+
+    /// Lanes to be read from now on.
+    pub fn take_attachments(&mut self) -> Vec<Attachment> {
+        std::mem::take(&mut self.attachments)
+    }
+
+    /// Lanes not to be read any more; tell the source after [`Self::take_attachments`]. It answers each with [`Self::detached`].
+    pub fn take_detachments(&mut self) -> Vec<Detachment> {
+        std::mem::take(&mut self.detachments)
+    }
+
+    /// Lanes that ended.
+    pub fn take_ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// What is to be committed for the local group since the last call. Give it back with [`Self::commit_failed`] when that fails.
+    pub fn take_commits(&mut self) -> BTreeMap<TopicPartition, NextOffset> {
+        std::mem::take(&mut self.commits)
+    }
+
+    /// A commit failed: it is offered again, unless a newer one is there.
+    pub fn commit_failed(&mut self, commits: BTreeMap<TopicPartition, NextOffset>) {
+        for (partition, next) in commits {
+            self.commits.entry(partition).or_insert(next);
+        }
+    }
+
+    /// Bytes of the agent's budget that were released since the last call.
+    pub fn take_released(&mut self) -> usize {
+        std::mem::take(&mut self.released_budget)
+    }
+
+    /// Records acknowledged since the last call.
+    pub fn take_acked_records(&mut self) -> u64 {
+        std::mem::take(&mut self.acked_records)
+    }
+
+    /// Encoded bytes that are not acknowledged.
+    pub fn unacked_bytes(&self) -> usize {
+        self.frames.bytes()
+    }
+
+    /// Records that are not acknowledged.
+    pub fn unacked_records(&self) -> u64 {
+        self.frames.records()
+    }
+
+    /// True when every frame is acknowledged.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// How long data has waited without any ack; zero when none waits.
+    pub fn stalled_for(&self, now: Instant) -> Duration {
+        if self.frames.is_empty() { Duration::ZERO } else { now.saturating_duration_since(self.progressed) }
+    }
+
+    /// Timestamp of the oldest record of the lane that is read and not acknowledged, milliseconds since 1970.
+    pub fn oldest_unacked(&self, lane: Lane) -> Option<i64> {
+        self.frames.oldest_of(lane)
+    }
+
+    fn known(&mut self, lane: Lane) -> Result<Option<&mut LaneBook>, Error> {
+        if lane.0 >= self.next_lane {
+            return Err(Error::LaneUnknown(lane));
+        }
+        Ok(self.lanes.get_mut(&lane))
+    }
+
+    fn acknowledge(&mut self, lane: Lane, next: NextOffset, now: Instant) {
+        let Some(book) = self.lanes.get_mut(&lane) else {
+            return;
+        };
+        // A backward gap was waiting for this.
+        let opened = book.acked.is_none() && book.base.is_some_and(|base| is_backward(book.origin, base));
+        book.acked = Some(next);
+        self.commits.insert(book.source.partition.clone(), next);
+        if let Some(base) = book.base.filter(|_| opened && book.phase == Phase::Live) {
+            attach(&mut self.attachments, lane, book, base);
+        }
+        self.progressed = now;
+        self.acked_records += self.frames.settle(lane, |section| section.next <= next);
+        self.sweep();
+        self.end_if_drained(lane);
+    }
+
+    /// Ends a draining lane of which nothing is left.
+    fn end_if_drained(&mut self, lane: Lane) {
+        let Some(book) = self.lanes.get(&lane) else {
+            return;
+        };
+        if let Phase::Draining { then } = &book.phase
+            && !book.attached
+            && book.is_settled_up()
+        {
+            let then = then.clone();
+            self.end(lane, then);
+        }
+    }
+
+    fn end(&mut self, lane: Lane, then: AfterDrain) {
+        let Some(book) = self.lanes.get(&lane) else {
+            return;
+        };
+        let partition = book.source.partition.clone();
+        let phase = match &then {
+            AfterDrain::Hold(because) => Phase::Held(because.clone()),
+            AfterDrain::Reopen | AfterDrain::Close => Phase::Closed,
+        };
+        self.ended.push(Ended { lane, partition, then });
+        self.bury(lane, phase);
+    }
+
+    fn bury(&mut self, lane: Lane, phase: Phase) {
+        if let Some(book) = self.lanes.get_mut(&lane) {
+            if book.attached && book.phase == Phase::Live {
+                self.detachments.push(Detachment { lane, partition: book.source.partition.clone(), keep: false });
+            }
+            book.phase = phase;
+        }
+        self.frames.settle(lane, |_| true);
+        self.sweep();
+        self.forget_if_unused(lane);
+    }
+
+    /// Drops released frames, gives their bytes back, forgets dead lanes that nothing names any more.
+    fn sweep(&mut self) {
+        for frame in self.frames.take_released() {
+            self.released_budget += frame.budget();
+            if let Some(window) = self.session.as_mut().filter(|_| frame.was_sent()) {
+                window.sent_bytes -= frame.length();
+            }
+            for lane in frame.lanes() {
+                if let Some(book) = self.lanes.get_mut(lane) {
+                    book.frames -= 1;
+                }
+                self.forget_if_unused(*lane);
+            }
+        }
+    }
+
+    fn forget_if_unused(&mut self, lane: Lane) {
+        let newest = &self.newest;
+        let unused =
+            |book: &LaneBook| book.is_dead() && book.frames == 0 && !book.attached && newest.get(&book.source.partition) != Some(&lane);
+        if self.lanes.get(&lane).is_some_and(unused) {
+            self.lanes.remove(&lane);
+        }
+    }
+}
+
+fn is_backward(origin: Option<ResumePoint>, base: NextOffset) -> bool {
+    matches!(origin, Some(ResumePoint::At(first)) if base < first)
+}
+
+fn attach(attachments: &mut Vec<Attachment>, lane: Lane, book: &mut LaneBook, next: NextOffset) {
+    book.attached = true;
+    attachments.push(Attachment { lane, partition: book.source.partition.clone(), next });
+}
+
+/// Moves a lane's position over a section: invariant A.
+fn advance(book: &mut LaneBook, section: &Section) -> Result<(), Error> {
+    let joins = match (section.kind, book.position) {
+        (SectionKind::Data { first, .. }, Some(position)) => first == position,
+        (SectionKind::Start { .. } | SectionKind::Gap { .. }, None) => book.base == Some(section.kind.next()),
+        _ => false,
+    };
+    if !joins {
+        let first = match section.kind {
+            SectionKind::Data { first, .. } | SectionKind::Gap { first, .. } => first,
+            SectionKind::Start { next } => next,
+        };
+        return Err(Error::NotContiguous { lane: section.lane, position: book.position, first });
+    }
+    book.position = Some(section.kind.next());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,8 @@
+//! Every decision of the agent, without I/O, clock or threads: time and randomness come in as arguments.
+
+pub mod batcher;
+pub mod lane;
+pub mod ledger;
+pub mod redial;
+pub mod start;
+pub mod topics;

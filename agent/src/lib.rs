@@ -1,0 +1,32 @@
+//! The edge side: consumes the site's Kafka and ships it to the collector.
+//!
+//! ```text
+//! site's Kafka -> source (thread: poll, batch, compress) -> runner (books) -> session (QUIC) -> collector
+//!                 survey (thread: topics, positions)    ->    |
+//!                 local group  <- commit  <- acks  <-----------'
+//! ```
+//!
+//! | module | what for |
+//! |---|---|
+//! | [`core`] | every decision, without I/O: batching, the books, beginnings, redialling, topics |
+//! | [`memory`] | how `memory_max` is shared out |
+//! | [`source`] | the thread that reads the site's Kafka and builds frames |
+//! | [`survey`] | the thread that asks the site's Kafka for topics and positions |
+//! | [`session`] | one QUIC session with a collector |
+//! | [`runner`] | the loop that owns the books and connects the others |
+//! | [`status`], [`metrics`] | what the outside sees |
+//! | [`service`] | puts the parts together |
+//! | [`check`] | what `check` tells |
+//! | [`cli`] | the command line |
+
+pub mod check;
+pub mod cli;
+pub mod core;
+pub mod memory;
+pub mod metrics;
+pub mod runner;
+pub mod service;
+pub mod session;
+pub mod source;
+pub mod status;
+pub mod survey;

@@ -1,0 +1,145 @@
+//! How `memory_max` is shared out. The one place where sizes of buffers are decided.
+//!
+//! | share | of what | bound |
+//! |---|---|---|
+//! | process | code, stacks, allocator, tables of lanes | [`PROCESS_BYTES`] |
+//! | link | control messages, datagrams, TLS; frames in flight are shared with the ledger, not copied | [`LINK_BYTES`] |
+//! | frame | the open frame, a sealed one, its compressed copy | 4 x the frame's largest size |
+//! | compressor | zstd's tables | by level, at most 12 x the frame's size |
+//! | in flight | frames that are not acknowledged | half of the rest |
+//! | prefetch | librdkafka's queue: payload and its book of each record, and fetches on their way, decompressed | the other half |
+//!
+//! librdkafka counts payload only, while its book of a record takes about 500 bytes; so the queue is bounded in records as well. A fetch may
+//! decompress to many times its size, so fetches are kept small: on a local network that costs no throughput.
+
+use rdkafka::config::ClientConfig;
+
+/// What the process needs whatever it does, in bytes: measured 13 to 15 MiB resident with librdkafka, OpenSSL and rustls,
+/// fragmentation of the heap under load included.
+pub const PROCESS_BYTES: usize = 16 * MIB;
+
+/// Datagrams, TLS and control messages, in bytes.
+pub const LINK_BYTES: usize = MIB;
+
+/// The bounds of every buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shares {
+    /// Largest raw frame, unless it is a single record, in bytes.
+    pub frame_bytes: usize,
+    /// zstd's working memory, in bytes.
+    pub compressor_bytes: usize,
+    /// Encoded frames that are not acknowledged, in bytes.
+    pub in_flight_bytes: usize,
+    /// Payload that librdkafka has fetched ahead, in bytes.
+    pub prefetch_bytes: usize,
+    /// Records that librdkafka has fetched ahead.
+    pub prefetch_records: usize,
+    /// A fetch from one broker, as it comes over the network, in bytes. A single larger batch passes nevertheless (KIP-74).
+    pub fetch_bytes: usize,
+    /// Largest answer of a broker, which bounds the largest batch, in bytes.
+    pub response_max_bytes: usize,
+}
+
+impl Shares {
+    /// Shares `memory_max` bytes out. `frame_max_bytes` is what the configuration asks for; it is cut to what fits.
+    pub fn of(memory_max: usize, frame_max_bytes: usize, compression_level: i32) -> Self {
+        let variable = memory_max.saturating_sub(PROCESS_BYTES + LINK_BYTES);
+        // So that the frame's share and the compressor's stay below half of what is variable.
+        let most = if compression_level <= CHEAP_LEVEL { variable / 16 } else { variable / 32 };
+        let frame_bytes = frame_max_bytes.min(most);
+        let compressor_bytes = compressor_bytes(compression_level, frame_bytes);
+        let rest = variable.saturating_sub(BUILDERS * frame_bytes + compressor_bytes);
+        let fetch_bytes = (rest / 128).clamp(MIN_FETCH_BYTES, MAX_FETCH_BYTES);
+        let queue = (rest / 2).saturating_sub(FETCH_GROWTH * fetch_bytes);
+        Self {
+            frame_bytes,
+            compressor_bytes,
+            in_flight_bytes: rest / 2,
+            prefetch_bytes: queue / 2,
+            prefetch_records: (queue / 2 / RECORD_BOOK_BYTES).max(1),
+            fetch_bytes,
+            response_max_bytes: (memory_max / 2).max(MIN_RESPONSE_BYTES),
+        }
+    }
+
+    /// Everything together, in bytes: at most `memory_max`.
+    pub fn total_bytes(&self) -> usize {
+        let prefetch = self.prefetch_bytes + self.prefetch_records * RECORD_BOOK_BYTES + FETCH_GROWTH * self.fetch_bytes;
+        PROCESS_BYTES + LINK_BYTES + BUILDERS * self.frame_bytes + self.compressor_bytes + self.in_flight_bytes + prefetch
+    }
+
+    /// Tells librdkafka its share.
+    pub fn apply(&self, config: &mut ClientConfig) {
+        let fetch_bytes = self.fetch_bytes.to_string();
+        config.set("queued.max.messages.kbytes", (self.prefetch_bytes / 1024).max(1).to_string());
+        config.set("queued.min.messages", self.prefetch_records.to_string());
+        config.set("fetch.max.bytes", &fetch_bytes);
+        config.set("max.partition.fetch.bytes", &fetch_bytes);
+        // A consumer produces nothing, but librdkafka raises `fetch.max.bytes` to this one.
+        config.set("message.max.bytes", fetch_bytes);
+        config.set("receive.message.max.bytes", self.response_max_bytes.to_string());
+        // When the queue is full, librdkafka looks again after a second by default; ours is small and empties in milliseconds.
+        config.set("fetch.queue.backoff.ms", "20");
+    }
+}
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Frames that exist beside those in flight: open, sealed, raw copy, compressed copy.
+const BUILDERS: usize = 4;
+
+/// Up to this level zstd works in two MiB whatever the size.
+const CHEAP_LEVEL: i32 = 3;
+
+/// librdkafka's book of one record: an operation with the message in it and its place in the queue.
+const RECORD_BOOK_BYTES: usize = 512;
+
+/// What a fetch grows to: itself, eight times its size decompressed, and as much again for the books of its records.
+const FETCH_GROWTH: usize = 17;
+
+/// Below this, round trips to the broker would limit the throughput.
+const MIN_FETCH_BYTES: usize = 64 * KIB;
+
+/// Above this, nothing gets faster.
+const MAX_FETCH_BYTES: usize = MIB;
+
+/// A batch of Kafka's default largest size (1 MiB and its headers) passes whatever the memory.
+const MIN_RESPONSE_BYTES: usize = 16 * MIB;
+
+/// zstd's tables grow with the level and are never larger than the input needs.
+fn compressor_bytes(level: i32, frame_bytes: usize) -> usize {
+    let by_level = match level {
+        ..=CHEAP_LEVEL => return 2 * MIB,
+        4..=6 => 6 * MIB,
+        7..=9 => 11 * MIB,
+        _ => 52 * MIB,
+    };
+    by_level.min(12 * frame_bytes).max(2 * MIB)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_add_up_to_the_bound() {
+        for memory_mib in [32, 48, 64, 100, 256, 1024, 65_536] {
+            for frame_kib in [4, 64, 256, 1024, 8192] {
+                for level in 1..=12 {
+                    let (memory, frame) = (memory_mib * MIB, frame_kib * KIB);
+                    let shares = Shares::of(memory, frame.min(memory / 16), level);
+                    let case = format!("{memory_mib} MiB, frames of {frame_kib} KiB, level {level}: {shares:?}");
+                    assert!(shares.total_bytes() <= memory, "{case}");
+                    assert!(shares.in_flight_bytes >= 4 * shares.frame_bytes, "{case}");
+                    assert!(shares.in_flight_bytes >= 3 * MIB && shares.prefetch_bytes >= MIB, "{case}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_default_frame_fits_the_least_memory() {
+        assert_eq!(Shares::of(32 * MIB, 256 * KIB, 12).frame_bytes, 256 * KIB);
+    }
+}

@@ -1,0 +1,118 @@
+//! The agent's metrics. Labels are topics and partitions of this site's Kafka, directions and fixed reasons: all of bounded number.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use spillway_ops::Metrics;
+use spillway_ops::metrics::FloatGauge;
+
+spillway_ops::metric_names! {
+    /// Every metric of the agent.
+    pub enum AgentMetric {
+        RecordsConsumed = "records_consumed_total", "Records read from the site's Kafka";
+        RecordsAcked = "records_acked_total", "Records that the centre has committed";
+        PayloadBytes = "payload_bytes_total", "Bytes of keys, values and headers read from the site's Kafka";
+        FrameBytes = "frame_bytes_total", "Bytes of frames built, compressed";
+        WireBytes = "wire_bytes_total", "Bytes on the wire with IP and UDP headers, by direction";
+        LagRecords = "lag_records", "Offsets from what the centre has committed to the end of the source's log";
+        LagSeconds = "lag_seconds", "Age of the oldest record that the centre has not committed";
+        UnackedBytes = "unacked_bytes", "Bytes of frames that are not acknowledged";
+        Gaps = "gaps_total", "Ranges of offsets that vanished at the source before they were read, by reason";
+        PartitionsHeld = "partitions_held", "Partitions that stand still because a record or topic is refused";
+        LinkUp = "link_up", "1 while a session with a collector is open";
+        Reconnects = "reconnects_total", "Sessions that were opened after the first";
+        LinkRtt = "link_rtt_seconds", "Round-trip time of the link as QUIC measures it";
+        CommitFailures = "commit_failures_total", "Commits of the local group that failed and were repeated";
+    }
+}
+
+/// A partition of the site's Kafka.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PartitionLabels {
+    /// Topic.
+    pub topic: String,
+    /// Partition.
+    pub partition: u32,
+}
+
+/// Why something was lost.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabels {
+    /// A stable name.
+    pub reason: &'static str,
+}
+
+/// Which way.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DirectionLabels {
+    /// `sent` or `received`.
+    pub direction: &'static str,
+}
+
+/// Handles of all metrics; clones step the same ones.
+#[derive(Debug, Clone)]
+pub struct AgentMetrics {
+    /// Records read.
+    pub records_consumed: Counter,
+    /// Records committed at the centre.
+    pub records_acked: Counter,
+    /// Payload read.
+    pub payload_bytes: Counter,
+    /// Frames built.
+    pub frame_bytes: Counter,
+    /// Bytes on the wire.
+    pub wire_bytes: Family<DirectionLabels, Counter>,
+    /// Lag in offsets.
+    pub lag_records: Family<PartitionLabels, Gauge>,
+    /// Lag in seconds.
+    pub lag_seconds: Family<PartitionLabels, FloatGauge>,
+    /// Frames not acknowledged.
+    pub unacked_bytes: Gauge,
+    /// Gaps.
+    pub gaps: Family<ReasonLabels, Counter>,
+    /// Partitions that stand still.
+    pub partitions_held: Gauge,
+    /// Session open.
+    pub link_up: Gauge,
+    /// Sessions after the first.
+    pub reconnects: Counter,
+    /// Round-trip time.
+    pub link_rtt: FloatGauge,
+    /// Failed commits.
+    pub commit_failures: Counter,
+}
+
+impl AgentMetrics {
+    /// Registers all of them.
+    pub fn register(metrics: &mut Metrics) -> Self {
+        Self {
+            records_consumed: metrics.counter(AgentMetric::RecordsConsumed),
+            records_acked: metrics.counter(AgentMetric::RecordsAcked),
+            payload_bytes: metrics.counter(AgentMetric::PayloadBytes),
+            frame_bytes: metrics.counter(AgentMetric::FrameBytes),
+            wire_bytes: metrics.family(AgentMetric::WireBytes),
+            lag_records: metrics.family(AgentMetric::LagRecords),
+            lag_seconds: metrics.family(AgentMetric::LagSeconds),
+            unacked_bytes: metrics.gauge(AgentMetric::UnackedBytes),
+            gaps: metrics.family(AgentMetric::Gaps),
+            partitions_held: metrics.gauge(AgentMetric::PartitionsHeld),
+            link_up: metrics.gauge(AgentMetric::LinkUp),
+            reconnects: metrics.counter(AgentMetric::Reconnects),
+            link_rtt: metrics.float_gauge(AgentMetric::LinkRtt),
+            commit_failures: metrics.counter(AgentMetric::CommitFailures),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listed_metric_is_registered() {
+        let mut metrics = Metrics::new("spillway-agent");
+        AgentMetrics::register(&mut metrics);
+        assert_eq!(metrics.missing::<AgentMetric>(), Vec::<&str>::new());
+    }
+}

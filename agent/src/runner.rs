@@ -1,0 +1,282 @@
+//! The agent's loop: one task that owns the books and connects source, survey and session.
+//!
+//! Every decision is made in [`crate::core`]; here events are taken, handed to the books, and what the books ask for is done.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use spillway_config::AgentConfig;
+use spillway_link::{Explanation, LinkClient};
+use spillway_proto::close::CloseCode;
+use spillway_proto::frame::Section;
+use spillway_proto::{NextOffset, TopicPartition};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::core::ledger::{self, Ledger};
+use crate::core::redial::{Attempt, Redial};
+use crate::core::topics::Topics;
+use crate::metrics::AgentMetrics;
+use crate::session::Session;
+use crate::source::{self, Budget, SiteConsumer, Source};
+use crate::status::{Board, GapStatus};
+use crate::survey::{Question, Survey};
+
+mod link;
+mod local;
+mod report;
+mod upkeep;
+
+/// How often the status is written and clocks are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long the last commit of the local group may take when the agent ends.
+const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the collector may take to hear of our end.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the runner works with.
+pub struct Parts {
+    /// The configuration.
+    pub config: AgentConfig,
+    /// The endpoint.
+    pub link: Arc<LinkClient>,
+    /// The consumer.
+    pub consumer: Arc<SiteConsumer>,
+    /// The thread that reads.
+    pub source: Source,
+    /// The thread that asks.
+    pub survey: Survey,
+    /// Bytes for frames that are not acknowledged.
+    pub budget: Arc<Budget>,
+    /// Metrics to step.
+    pub metrics: AgentMetrics,
+    /// Where the status goes.
+    pub board: Arc<Board>,
+    /// Called once, when the session is open and partitions are read.
+    pub on_ready: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Why the agent ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Offsets vanished, and the configuration says to halt.
+    #[error(
+        "offsets {first} to {next} of {partition} vanished at the source ({reason}) and on_gap is \"halt\"; nothing of it was sent. \
+         To accept the loss, set on_gap = \"continue\" (for this topic in a [[topics.rule]]) and start again"
+    )]
+    GapHalt {
+        /// The partition.
+        partition: TopicPartition,
+        /// The next offset that the centre expects.
+        first: NextOffset,
+        /// Where the source goes on.
+        next: NextOffset,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The books do not add up: a bug.
+    #[error("stopped to be safe: a bug in the agent's books, please report it with this log; nothing is lost, start it again")]
+    Books(#[source] ledger::Error),
+    /// The thread that reads Kafka has ended.
+    #[error("the site's Kafka cannot be read any more")]
+    Source(#[from] source::Error),
+    /// The Kafka client failed for good.
+    #[error("the Kafka client failed: {0}")]
+    Client(String),
+    /// The thread that asks Kafka has ended.
+    #[error("the thread that asks the site's Kafka has ended")]
+    Survey,
+}
+
+/// How the agent ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Records that were read and not acknowledged; they are sent again after the next start.
+    pub unacked_records: u64,
+}
+
+/// Runs until `stop` is cancelled and the drain is over.
+///
+/// # Errors
+/// When going on would lose or duplicate data, or the site's Kafka cannot be read for good. Trouble that may pass is waited out.
+pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Ended, Error> {
+    Runner::new(parts).run(stop).await
+}
+
+struct Runner {
+    parts: Parts,
+    ledger: Ledger,
+    topics: Topics,
+    redial: Redial,
+    session: Option<Session>,
+    dialling: Option<JoinHandle<Result<Session, Box<Explanation>>>>,
+    /// Address that is dialled or open.
+    address: usize,
+    /// Number of the session, or of the last one.
+    sessions: u64,
+    session_since: Instant,
+    /// Frames that the session has not yet handed to QUIC.
+    sending: usize,
+    /// Partitions that wait for the next look at the topics to get a new lane.
+    reopen: BTreeSet<TopicPartition>,
+    refresh_asked: Option<Instant>,
+    /// Questions that the survey had no room for.
+    questions: VecDeque<Question>,
+    /// Sections to be sent in a frame of their own.
+    openings: Vec<Section>,
+    commit: Option<Commit>,
+    commit_due: Instant,
+    commit_trouble: Option<String>,
+    looked: bool,
+    kafka_trouble: Option<String>,
+    link_trouble: Option<String>,
+    gaps: VecDeque<GapStatus>,
+    last_ack: Option<Instant>,
+    wire: (u64, u64),
+    drain: Option<Drain>,
+}
+
+/// A commit on its way.
+struct Commit {
+    offsets: BTreeMap<TopicPartition, NextOffset>,
+    since: Instant,
+}
+
+/// The end has begun.
+struct Drain {
+    deadline: Instant,
+    /// The source has handed everything over.
+    finished: bool,
+    flushed: bool,
+    because: Option<Error>,
+}
+
+impl Runner {
+    fn new(parts: Parts) -> Self {
+        let now = Instant::now();
+        let redial = Redial::new(parts.config.collector.addresses.len(), parts.config.link.redial_max);
+        Self {
+            ledger: Ledger::new(now),
+            topics: Topics::default(),
+            redial,
+            session: None,
+            dialling: None,
+            address: 0,
+            sessions: 0,
+            session_since: now,
+            sending: 0,
+            reopen: BTreeSet::new(),
+            refresh_asked: None,
+            questions: VecDeque::new(),
+            openings: Vec::new(),
+            commit: None,
+            commit_due: now + parts.config.kafka.commit_interval,
+            commit_trouble: None,
+            looked: false,
+            kafka_trouble: None,
+            link_trouble: None,
+            gaps: VecDeque::new(),
+            last_ack: None,
+            wire: (0, 0),
+            drain: None,
+            parts,
+        }
+    }
+
+    async fn run(mut self, stop: CancellationToken) -> Result<Ended, Error> {
+        let first = self.redial.first();
+        self.dial(first);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !self.is_done() {
+            // Acks come before new data, so that what is bounded shrinks before it grows.
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if self.drain.is_none() => self.begin_drain(None)?,
+                event = link::next_event(&mut self.session) => self.on_session(event),
+                opened = link::opened(&mut self.dialling) => self.on_dialled(opened)?,
+                answer = self.parts.survey.answers.recv() => self.on_answer(answer.ok_or(Error::Survey)?)?,
+                event = self.parts.source.events.recv() => self.on_source(event.ok_or(source::Error::Gone)?)?,
+                _ = tick.tick() => self.on_tick()?,
+            }
+            self.keep_up()?;
+        }
+        self.end().await
+    }
+
+    /// Begins the end: stop reading, send what there is, wait for acks.
+    fn begin_drain(&mut self, because: Option<Error>) -> Result<(), Error> {
+        if self.drain.is_some() {
+            return Ok(());
+        }
+        let deadline = self.parts.config.shutdown.deadline;
+        tracing::info!(
+            ?deadline,
+            unacked_records = self.ledger.unacked_records(),
+            "draining: reading stops, acknowledgements are waited for"
+        );
+        spillway_ops::notify::stopping();
+        self.drain = Some(Drain { deadline: Instant::now() + deadline, finished: false, flushed: false, because });
+        self.parts.source.command(source::Command::Finish)?;
+        self.post();
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        self.drain.as_ref().is_some_and(|drain| (drain.finished && self.ledger.is_empty()) || Instant::now() >= drain.deadline)
+    }
+
+    /// Commits what is acknowledged, takes leave, and says what is left.
+    async fn end(mut self) -> Result<Ended, Error> {
+        let unacked_records = self.ledger.unacked_records();
+        if unacked_records > 0 {
+            tracing::warn!(
+                unacked_records,
+                "not everything was acknowledged in time; nothing is lost: it is read from the site's Kafka and sent again after the next start"
+            );
+        }
+        if let Some(commit) = self.commit.take() {
+            self.ledger.commit_failed(commit.offsets);
+        }
+        let offsets = self.ledger.take_commits();
+        if !offsets.is_empty() {
+            local::commit_last(Arc::clone(&self.parts.consumer), offsets, LAST_COMMIT_TIMEOUT).await;
+        }
+        if let Some(dialling) = self.dialling.take() {
+            dialling.abort();
+        }
+        if let Some(session) = self.session.take() {
+            session.close(CloseCode::Done, "");
+        }
+        self.parts.link.shutdown(CloseCode::Done, GOODBYE_TIMEOUT).await;
+        match self.drain.and_then(|drain| drain.because) {
+            Some(error) => Err(error),
+            None => Ok(Ended { unacked_records }),
+        }
+    }
+
+    /// Dials in the background.
+    fn dial(&mut self, attempt: Attempt) {
+        let Some(address) = self.parts.config.collector.addresses.get(attempt.address).cloned() else {
+            return;
+        };
+        self.address = attempt.address;
+        let (link, collector) = (Arc::clone(&self.parts.link), self.parts.config.collector.clone());
+        if !attempt.pause.is_zero() {
+            tracing::debug!(pause = ?attempt.pause, %address, "dialling after a pause");
+        }
+        self.dialling = Some(tokio::spawn(async move {
+            tokio::time::sleep(attempt.pause).await;
+            Session::open(&link, &collector, &address).await
+        }));
+    }
+}

@@ -1,0 +1,204 @@
+//! What comes from the collector.
+
+use std::future::pending;
+use std::time::Instant;
+
+use spillway_link::Explanation;
+use spillway_proto::close::CloseCode;
+use spillway_proto::message::{AgentMessage, CollectorMessage, Hold, ResumePoint};
+use spillway_proto::{Lane, limits};
+use tokio::task::JoinHandle;
+
+use super::{Error, Runner};
+use crate::core::lane::{HeldBecause, LaneSource, Phase};
+use crate::core::ledger::{self, Resumed};
+use crate::session::{Event, Session};
+use crate::source::Command;
+use crate::survey::Question;
+
+/// The session's next event; never without a session. Cancel safe.
+pub(super) async fn next_event(session: &mut Option<Session>) -> Event {
+    match session {
+        Some(session) => match session.events.recv().await {
+            Some(event) => event,
+            // The reader always says why it ends, and is the last to hold the channel; this is for completeness.
+            None => Event::Ended(Explanation {
+                what: "the session ended".to_owned(),
+                fix: "nothing to do: the agent redials".to_owned(),
+                retry: spillway_proto::close::Disposition::Redial,
+                reason: "session_ended",
+            }),
+        },
+        None => pending().await,
+    }
+}
+
+/// The end of the attempt under way; never without one. Cancel safe.
+pub(super) async fn opened(dialling: &mut Option<JoinHandle<Result<Session, Box<Explanation>>>>) -> Result<Session, Box<Explanation>> {
+    let Some(handle) = dialling else {
+        return pending().await;
+    };
+    let outcome = handle.await;
+    *dialling = None;
+    outcome.unwrap_or_else(|panic| {
+        Err(Box::new(Explanation {
+            what: format!("dialling failed: {panic}"),
+            fix: "a bug: report it with this log".to_owned(),
+            retry: spillway_proto::close::Disposition::Redial,
+            reason: "internal",
+        }))
+    })
+}
+
+impl Runner {
+    pub(super) fn on_dialled(&mut self, outcome: Result<Session, Box<Explanation>>) -> Result<(), Error> {
+        let address = self.parts.config.collector.addresses.get(self.address).map(ToString::to_string).unwrap_or_default();
+        let session = match outcome {
+            Ok(session) => session,
+            Err(explanation) => {
+                self.complain(&address, &explanation);
+                let attempt = self.redial.failed(explanation.retry, rand::random());
+                self.dial(attempt);
+                return Ok(());
+            }
+        };
+        let welcome = &session.welcome;
+        tracing::info!(event = "session_open", address, collector = welcome.software, rtt = ?session.rtt(), "session open");
+        self.redial.opened();
+        self.sessions += 1;
+        if self.sessions > 1 {
+            self.parts.metrics.reconnects.inc();
+        }
+        self.parts.metrics.link_up.set(1);
+        (self.link_trouble, self.sending, self.session_since) = (None, 0, Instant::now());
+        self.questions.clear();
+        let largest_raw = usize::try_from(welcome.max_frame_raw_bytes).unwrap_or(usize::MAX).min(limits::MAX_FRAME_RAW_BYTES);
+        let in_flight = usize::try_from(welcome.max_in_flight_bytes).unwrap_or(usize::MAX);
+        self.parts.source.command(Command::LargestRaw(largest_raw))?;
+        for open in self.ledger.session_opened(in_flight) {
+            session.say(AgentMessage::Open(open));
+        }
+        self.session = Some(session);
+        self.reopen_held();
+        Ok(())
+    }
+
+    pub(super) fn on_session(&mut self, event: Event) {
+        match event {
+            Event::Message(message) => {
+                if let Err(error) = self.on_message(message) {
+                    let what = spillway_ops::exit::chain(&error);
+                    tracing::error!(
+                        error = what,
+                        "the collector broke the protocol: a bug, please report it with both logs; the session starts over"
+                    );
+                    if let Some(session) = self.session.take() {
+                        session.close(CloseCode::ProtocolViolation, &what);
+                    }
+                    self.session_over(spillway_proto::close::Disposition::Redial);
+                }
+            }
+            Event::Sent => self.sending = self.sending.saturating_sub(1),
+            Event::Ended(explanation) => {
+                let address = self.session.take().map(|session| session.address().to_string()).unwrap_or_default();
+                self.complain(&address, &explanation);
+                self.session_over(explanation.retry);
+            }
+        }
+    }
+
+    fn session_over(&mut self, disposition: spillway_proto::close::Disposition) {
+        self.ledger.session_closed();
+        self.sending = 0;
+        self.questions.clear();
+        self.parts.metrics.link_up.set(0);
+        let attempt = self.redial.lost(disposition, rand::random());
+        self.dial(attempt);
+        self.post();
+    }
+
+    /// Logs why there is no session: once for each change, further times at `debug`.
+    fn complain(&mut self, address: &str, explanation: &Explanation) {
+        let text = explanation.to_string();
+        if self.link_trouble.as_ref() == Some(&text) {
+            tracing::debug!(event = "session_failed", address, reason = explanation.reason, "{text}");
+            return;
+        }
+        tracing::warn!(event = "session_failed", address, reason = explanation.reason, "{text}");
+        self.link_trouble = Some(text);
+    }
+
+    fn on_message(&mut self, message: CollectorMessage) -> Result<(), ledger::Error> {
+        let now = Instant::now();
+        match message {
+            CollectorMessage::Resume { lane, resume } => match self.ledger.resume(lane, resume, now)? {
+                Resumed::Begin(source) => self.ask(lane, *source, resume),
+                Resumed::Diverged => {
+                    tracing::info!(%lane, ?resume, "the centre's position is not ours: another agent of this site was there, or it was reset");
+                }
+                Resumed::Continues | Resumed::Ignored => {}
+            },
+            CollectorMessage::Ack(acks) => {
+                for (lane, next) in acks {
+                    self.ledger.ack(lane, next, now)?;
+                }
+                self.last_ack = Some(now);
+            }
+            CollectorMessage::Hold(hold) => self.on_hold(hold, now)?,
+            CollectorMessage::Retry(lane) => self.on_retry(lane),
+            // A second welcome changes nothing: the first one's terms hold.
+            CollectorMessage::Welcome(_) | CollectorMessage::Ignored(_) => {}
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, lane: Lane, source: LaneSource, point: ResumePoint) {
+        let start = self.parts.config.start_of(source.partition.topic.as_str());
+        self.questions.push_back(Question { lane, source, point, session: self.sessions, start });
+    }
+
+    fn on_hold(&mut self, hold: Hold, now: Instant) -> Result<(), ledger::Error> {
+        let Hold { lane, next, reason, detail } = hold;
+        let because = HeldBecause { reason: reason.as_str(), detail: detail.clone() };
+        if let Some(partition) = self.ledger.hold(lane, next, because, now)? {
+            tracing::error!(
+                event = "held", topic = %partition.topic, partition = partition.partition.index(), offset = next.value(), reason = reason.as_str(), detail,
+                "the centre refuses a record: this partition stands still until that changes, the others go on"
+            );
+        }
+        Ok(())
+    }
+
+    fn on_retry(&mut self, lane: Lane) {
+        let held = self.ledger.book(lane).filter(|book| matches!(book.phase, Phase::Held(_)));
+        if let Some(source) = held.map(|book| book.source.clone())
+            && self.ledger.lane_of(&source.partition) == Some(lane)
+        {
+            tracing::info!(partition = %source.partition, "what held this partition may have changed: trying again");
+            self.open(source);
+        }
+    }
+
+    /// Gives every held partition a new lane: another collector may take what the last one refused.
+    fn reopen_held(&mut self) {
+        let held = self.ledger.partitions().filter(|(_, book)| matches!(book.phase, Phase::Held(_)));
+        for source in held.map(|(_, book)| book.source.clone()).collect::<Vec<_>>() {
+            self.open(source);
+        }
+    }
+
+    /// Opens a lane, and announces it if a session is open.
+    pub(super) fn open(&mut self, source: LaneSource) {
+        let partition = source.partition.clone();
+        match self.ledger.open(source) {
+            Ok(announcement) => {
+                if let Some(session) = &self.session {
+                    session.say(AgentMessage::Open(announcement));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%partition, %error, "this partition is not mirrored: narrow topics.include, or run one more agent for a part of the topics");
+            }
+        }
+    }
+}

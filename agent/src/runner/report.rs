@@ -1,0 +1,187 @@
+//! What the outside sees: gaps, metrics, status.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rdkafka::consumer::Consumer;
+use spillway_kafka::watermarks::cached_end;
+use spillway_ops::cli::VERSION;
+use spillway_proto::TopicPartition;
+
+use super::Runner;
+use crate::core::lane::{LaneBook, Phase};
+use crate::core::start::Gap;
+use crate::metrics::{DirectionLabels, PartitionLabels, ReasonLabels};
+use crate::status::{GapStatus, KafkaStatus, LinkStatus, PartitionStatus, Status};
+
+/// Data that waits for an acknowledgement longer than this, while the link is up, is a fault that a person should look at.
+const STALLED: Duration = Duration::from_secs(60);
+
+/// Gaps that the status shows.
+const MAX_GAPS: usize = 20;
+
+impl Runner {
+    /// Tells of a gap wherever gaps are told of.
+    pub(super) fn record_gap(&mut self, partition: &TopicPartition, gap: Gap) {
+        let (first, next, count, reason) = (gap.first.value(), gap.next.value(), gap.lost_count(), gap.reason.as_str());
+        let last = gap.lost().map(|(_, last)| last.value());
+        tracing::error!(
+            event = "gap", topic = %partition.topic, partition = partition.partition.index(), first, last, next, count, reason,
+            "offsets vanished at the source before they were read: they will never reach the centre"
+        );
+        self.parts.metrics.gaps.get_or_create(&ReasonLabels { reason }).inc();
+        if self.gaps.len() == MAX_GAPS {
+            self.gaps.pop_front();
+        }
+        self.gaps.push_back(GapStatus {
+            time: jiff::Timestamp::now().to_string(),
+            topic: partition.topic.to_string(),
+            partition: partition.partition.index(),
+            first,
+            next,
+            count,
+            reason: reason.to_owned(),
+        });
+    }
+
+    pub(super) fn forget_metrics(&self, partition: &TopicPartition) {
+        let labels = labels(partition);
+        self.parts.metrics.lag_records.remove(&labels);
+        self.parts.metrics.lag_seconds.remove(&labels);
+    }
+
+    pub(super) fn step_metrics(&mut self) {
+        let metrics = &self.parts.metrics;
+        metrics.unacked_bytes.set(self.ledger.unacked_bytes() as i64);
+        if let Some(session) = &self.session {
+            metrics.link_rtt.set(session.rtt().as_secs_f64());
+        }
+        let counters = self.parts.link.counters();
+        let (sent, received) = (counters.sent_bytes(), counters.received_bytes());
+        metrics.wire_bytes.get_or_create(&DirectionLabels { direction: "sent" }).inc_by(sent - self.wire.0);
+        metrics.wire_bytes.get_or_create(&DirectionLabels { direction: "received" }).inc_by(received - self.wire.1);
+        self.wire = (sent, received);
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        let mut held = 0;
+        for (lane, book) in self.ledger.partitions() {
+            held += i64::from(matches!(book.phase, Phase::Held(_)));
+            let labels = labels(&book.source.partition);
+            let lag = self.lag(book);
+            if let Some(lag) = lag {
+                metrics.lag_records.get_or_create(&labels).set(lag as i64);
+            }
+            // Records that wait in Kafka are younger than the oldest in flight; without one in flight the last figure stands until the lag ends.
+            let age = self.ledger.oldest_unacked(lane).map(|timestamp| now_ms.saturating_sub(timestamp).max(0) as f64 / 1000.0);
+            if let Some(age) = age.or_else(|| (lag == Some(0)).then_some(0.0)) {
+                metrics.lag_seconds.get_or_create(&labels).set(age);
+            }
+        }
+        metrics.partitions_held.set(held);
+    }
+
+    /// Leaves the status for the admin endpoint, and tells systemd that the loop turns.
+    pub(super) fn post(&self) {
+        let status = self.status();
+        if status.unhealthy.is_none() {
+            spillway_ops::notify::watchdog();
+        }
+        self.parts.board.post(status);
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            site: self.parts.config.site.to_string(),
+            version: VERSION.to_owned(),
+            draining: self.drain.is_some(),
+            link: self.link_status(),
+            kafka: KafkaStatus {
+                state: match (&self.kafka_trouble, self.looked) {
+                    (Some(_), _) => "away",
+                    (None, true) => "up",
+                    (None, false) => "unknown",
+                }
+                .to_owned(),
+                error: self.kafka_trouble.clone(),
+                topics: self.topics.known().len(),
+            },
+            unacked_bytes: self.ledger.unacked_bytes(),
+            unacked_records: self.ledger.unacked_records(),
+            budget_bytes: self.parts.budget.total(),
+            last_ack_seconds: self.last_ack.map(|at| at.elapsed().as_secs_f64()),
+            partitions: self.ledger.partitions().map(|(lane, book)| self.partition_status(lane.0, book)).collect(),
+            gaps: self.gaps.iter().cloned().collect(),
+            unhealthy: self.unhealthy(),
+            not_ready: self.not_ready(),
+        }
+    }
+
+    fn link_status(&self) -> LinkStatus {
+        let address = self.parts.config.collector.addresses.get(self.address).map(ToString::to_string);
+        let state = if self.session.is_some() { "open" } else { "dialling" };
+        LinkStatus {
+            state: state.to_owned(),
+            address,
+            collector_version: self.session.as_ref().map(|session| session.welcome.software.clone()),
+            rtt_seconds: self.session.as_ref().map(|session| session.rtt().as_secs_f64()),
+            last_error: self.link_trouble.clone(),
+            sessions: self.sessions,
+        }
+    }
+
+    fn partition_status(&self, lane: u32, book: &LaneBook) -> PartitionStatus {
+        let (state, held) = match &book.phase {
+            Phase::Live if book.position.is_none() => ("opening", None),
+            Phase::Live => ("sending", None),
+            Phase::Draining { .. } => ("draining", None),
+            Phase::Held(because) => ("held", Some(format!("{}: {}", because.reason, because.detail))),
+            Phase::Closed => ("closed", None),
+        };
+        PartitionStatus {
+            topic: book.source.partition.topic.to_string(),
+            partition: book.source.partition.partition.index(),
+            lane,
+            state: state.to_owned(),
+            next: book.position.map(|next| next.value()),
+            acked: book.acked.map(|next| next.value()),
+            end: self.end_of(book).map(|next| next.value()),
+            lag: self.lag(book),
+            held,
+        }
+    }
+
+    fn lag(&self, book: &LaneBook) -> Option<u64> {
+        Some(self.end_of(book)?.value().saturating_sub(book.acked.or(book.base)?.value()))
+    }
+
+    fn end_of(&self, book: &LaneBook) -> Option<spillway_proto::NextOffset> {
+        cached_end(self.parts.consumer.client(), &book.source.partition)
+    }
+
+    fn unhealthy(&self) -> Option<String> {
+        let stalled = self.ledger.stalled_for(Instant::now());
+        (self.session.is_some() && stalled > STALLED).then(|| {
+            format!(
+                "{} records wait, the link is up, and nothing was acknowledged for {} s: look at the collector and the central Kafka",
+                self.ledger.unacked_records(),
+                stalled.as_secs()
+            )
+        })
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        if self.drain.is_some() {
+            return Some("draining".to_owned());
+        }
+        if let Some(trouble) = &self.kafka_trouble {
+            return Some(format!("the site's Kafka does not answer: {trouble}"));
+        }
+        if self.session.is_none() {
+            let why = self.link_trouble.as_ref().map_or_else(String::new, |trouble| format!(": {trouble}"));
+            return Some(format!("no session with a collector{why}"));
+        }
+        self.parts.on_ready.is_some().then(|| "starting".to_owned())
+    }
+}
+
+fn labels(partition: &TopicPartition) -> PartitionLabels {
+    PartitionLabels { topic: partition.topic.to_string(), partition: partition.partition.index() }
+}

@@ -1,0 +1,144 @@
+//! What is done after every event: the books' wishes are passed on, and frames go out as far as they may.
+
+use std::time::{Duration, Instant};
+
+use spillway_proto::compress::Compressor;
+use spillway_proto::frame::{FrameBuilder, SectionKind};
+use spillway_proto::limits;
+use spillway_proto::message::AgentMessage;
+
+use super::{Error, Runner};
+use crate::core::lane::AfterDrain;
+use crate::session::MAX_SENDING;
+use crate::source::Command;
+
+/// Looks at the topics that were asked for are at least so far apart, so that a partition that cannot be read is not reopened in a loop.
+const REFRESH_PAUSE: Duration = Duration::from_secs(1);
+
+/// After this time in a session the agent counts as ready although some partition has not begun: its leader may be away for long.
+const READY_PATIENCE: Duration = Duration::from_secs(15);
+
+impl Runner {
+    pub(super) fn keep_up(&mut self) -> Result<(), Error> {
+        self.send_openings()?;
+        for attachment in self.ledger.take_attachments() {
+            self.parts.source.command(Command::Attach(attachment))?;
+        }
+        for detachment in self.ledger.take_detachments() {
+            self.parts.source.command(Command::Detach(detachment))?;
+        }
+        self.follow_ended();
+        self.ask_questions();
+        self.send_frames();
+        self.parts.metrics.records_acked.inc_by(self.ledger.take_acked_records());
+        let released = self.ledger.take_released();
+        if released > 0 {
+            self.parts.budget.give(released);
+        }
+        self.flush();
+        self.announce_ready();
+        Ok(())
+    }
+
+    pub(super) fn on_tick(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        if self.drain.is_none() {
+            self.commit(now);
+        }
+        self.step_metrics();
+        self.post();
+        Ok(())
+    }
+
+    /// Puts starts and gaps into frames of their own, which go out before any data of their lanes.
+    fn send_openings(&mut self) -> Result<(), Error> {
+        if self.openings.is_empty() {
+            return Ok(());
+        }
+        let openings = std::mem::take(&mut self.openings);
+        let mut builder = FrameBuilder::new();
+        let Ok(mut compressor) = Compressor::new(1) else {
+            // Without memory for a moment: the lanes begin with the next event.
+            self.openings = openings;
+            return Ok(());
+        };
+        for sections in openings.chunks(limits::MAX_SECTIONS) {
+            for section in sections {
+                match section.kind {
+                    SectionKind::Start { next } => builder.start(section.lane, next),
+                    SectionKind::Gap { first, next, reason } => builder.gap(section.lane, first, next, reason),
+                    SectionKind::Data { .. } => {}
+                }
+            }
+            let frame = builder.encode(&mut compressor);
+            self.ledger.push(frame, &[], 0, Instant::now()).map_err(Error::Books)?;
+        }
+        Ok(())
+    }
+
+    fn follow_ended(&mut self) {
+        for ended in self.ledger.take_ended() {
+            tracing::debug!(lane = %ended.lane, partition = %ended.partition, then = ?ended.then, "a lane is over");
+            if let Some(session) = &self.session {
+                session.say(AgentMessage::CloseLane(ended.lane));
+            }
+            match ended.then {
+                AfterDrain::Reopen => _ = self.reopen.insert(ended.partition),
+                AfterDrain::Close => self.let_go(&ended.partition),
+                AfterDrain::Hold(_) => {}
+            }
+        }
+        let due = self.refresh_asked.is_none_or(|asked| asked.elapsed() >= REFRESH_PAUSE);
+        if !self.reopen.is_empty() && due && self.drain.is_none() {
+            self.refresh_asked = Some(Instant::now());
+            self.parts.survey.refresh();
+        }
+    }
+
+    fn ask_questions(&mut self) {
+        while let Some(question) = self.questions.pop_front() {
+            if !self.parts.survey.ask(question.clone()) {
+                self.questions.push_front(question);
+                return;
+            }
+        }
+    }
+
+    fn send_frames(&mut self) {
+        let Some(session) = &self.session else {
+            return;
+        };
+        while self.sending < MAX_SENDING {
+            let Some(frame) = self.ledger.next_frame() else {
+                return;
+            };
+            // It takes as many as may be under way; once it does not, it is ending, and the frame is sent in the next session.
+            session.send(frame);
+            self.sending += 1;
+        }
+    }
+
+    /// When nothing more will come, the collector need not wait for a fuller transaction.
+    fn flush(&mut self) {
+        if let (Some(drain), Some(session)) = (&mut self.drain, &self.session)
+            && drain.finished
+            && !drain.flushed
+            && self.sending == 0
+        {
+            drain.flushed = session.say(AgentMessage::Flush);
+        }
+    }
+
+    fn announce_ready(&mut self) {
+        if self.parts.on_ready.is_none() || self.session.is_none() || !self.looked {
+            return;
+        }
+        let waiting = self.ledger.partitions().any(|(_, book)| !book.is_dead() && book.position.is_none());
+        if !waiting || self.session_since.elapsed() >= READY_PATIENCE {
+            if let Some(on_ready) = self.parts.on_ready.take() {
+                on_ready();
+            }
+            self.post();
+        }
+    }
+}

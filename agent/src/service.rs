@@ -1,0 +1,154 @@
+//! Puts the agent's parts together from its configuration.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rdkafka::error::KafkaError;
+use spillway_config::AgentConfig;
+use spillway_link::{BitRate, Identity, IdentityFiles, LinkClient, LinkSettings, RateCap, Role};
+use spillway_ops::{AdminServer, Metrics, admin, notify};
+use spillway_proto::SiteName;
+use tokio_util::sync::CancellationToken;
+
+use crate::core::batcher::FrameLimits;
+use crate::memory::Shares;
+use crate::metrics::AgentMetrics;
+use crate::runner::{self, Ended, Parts};
+use crate::source::{self, Budget, Settings, Source};
+use crate::status::Board;
+use crate::survey::Survey;
+
+/// Line time that a frame may take at most under a rate cap, in seconds.
+const FRAME_LINE_SECONDS: u64 = 2;
+
+/// Frames are not made smaller than this by a rate cap: below it compression is of no use.
+const MIN_FRAME_BYTES: usize = 4096;
+
+/// Bytes that may be on their way in QUIC for each byte of a frame: enough for the next frame to follow without a pause.
+const SEND_WINDOW_FRAMES: usize = 4;
+
+/// Least bytes that may be on their way: 2 Mbit/s through 300 ms, with room.
+const MIN_SEND_WINDOW_BYTES: usize = 512 * 1024;
+
+/// Why the agent did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A certificate or key is not what it has to be.
+    #[error(transparent)]
+    Identity(#[from] spillway_link::identity::Error),
+    /// The certificate is for another site.
+    #[error("the configuration says site = \"{configured}\", but {file} is for \"{certified}\": correct site, or issue a certificate for it")]
+    SiteMismatch {
+        /// What the configuration says.
+        configured: SiteName,
+        /// What the certificate says.
+        certified: SiteName,
+        /// The certificate's file.
+        file: String,
+    },
+    /// No endpoint.
+    #[error(transparent)]
+    Link(#[from] spillway_link::client::Error),
+    /// librdkafka refuses a setting.
+    #[error("the Kafka client cannot be made: check [kafka] and [kafka.librdkafka]")]
+    Kafka(#[source] KafkaError),
+    /// The reading thread did not start.
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    /// The asking thread did not start.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+    /// The admin endpoint did not start.
+    #[error(transparent)]
+    Admin(#[from] admin::Error),
+}
+
+/// Why the service ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// It stopped.
+    #[error(transparent)]
+    Run(#[from] runner::Error),
+}
+
+/// Loads certificates and key, and compares the site's name with the certificate's.
+///
+/// # Errors
+/// What is wrong with the files, and what to do.
+pub fn identity(config: &AgentConfig) -> Result<(Identity, SiteName), StartError> {
+    let files = IdentityFiles { ca: config.tls.ca.clone(), cert: config.tls.cert.clone(), key: config.tls.key.clone() };
+    let identity = Identity::load(&files, Role::Site, SystemTime::now())?;
+    let certified = identity.site_name()?;
+    if certified != config.site {
+        let file = config.tls.cert.display().to_string();
+        return Err(StartError::SiteMismatch { configured: config.site.clone(), certified, file });
+    }
+    Ok((identity, certified))
+}
+
+/// How the agent's end of the link behaves.
+pub fn link_settings(config: &AgentConfig, frame_bytes: usize) -> LinkSettings {
+    let window = (SEND_WINDOW_FRAMES * frame_bytes).max(MIN_SEND_WINDOW_BYTES);
+    LinkSettings {
+        keep_alive: Some(config.link.keep_alive),
+        idle_timeout: config.link.idle_timeout,
+        send_window: window as u64,
+        ..LinkSettings::agent()
+    }
+}
+
+/// The endpoint that dials collectors. Must be called within a Tokio runtime.
+///
+/// # Errors
+/// When no UDP port can be bound.
+pub fn link(config: &AgentConfig, identity: &Identity, frame_bytes: usize) -> Result<LinkClient, StartError> {
+    let rate = config.link.rate_max.and_then(|rate| BitRate::new(rate.bits_per_second()));
+    Ok(LinkClient::new(identity, &link_settings(config, frame_bytes), RateCap::new(rate))?)
+}
+
+/// Every buffer's bound.
+pub fn shares(config: &AgentConfig) -> Shares {
+    let link = &config.link;
+    let line = link.rate_max.map_or(usize::MAX, |rate| {
+        usize::try_from(rate.bytes_per_second().saturating_mul(FRAME_LINE_SECONDS)).unwrap_or(usize::MAX).max(MIN_FRAME_BYTES)
+    });
+    Shares::of(config.memory_max.as_usize(), link.frame_max_bytes.as_usize().min(line), link.compression_level)
+}
+
+/// Runs the agent until `stop` is cancelled and the drain is over.
+///
+/// # Errors
+/// When it cannot start, or when going on would lose or duplicate data.
+pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<Ended, Error> {
+    let (identity, site) = identity(&config)?;
+    let shares = shares(&config);
+    tracing::debug!(?shares, "memory");
+    let link = Arc::new(link(&config, &identity, shares.frame_bytes)?);
+    let consumer = Arc::new(source::consumer(&config.kafka.client, &site, &shares).map_err(StartError::Kafka)?);
+    let mut registry = Metrics::new("spillway-agent");
+    let metrics = AgentMetrics::register(&mut registry);
+    let board = Arc::new(Board::new());
+    let admin = match config.admin.listen {
+        Some(listen) => Some(AdminServer::start(listen, Arc::clone(&board) as Arc<_>, Arc::new(registry)).map_err(StartError::Admin)?),
+        None => None,
+    };
+    let budget = Arc::new(Budget::new(shares.in_flight_bytes));
+    let limits = FrameLimits {
+        max_bytes: shares.frame_bytes,
+        max_records: config.link.frame_max_records,
+        linger: config.link.frame_linger,
+        // Until a session says otherwise; nothing is read before.
+        largest_raw: spillway_proto::limits::MAX_FRAME_RAW_BYTES,
+    };
+    let compression_level = config.link.compression_level;
+    let settings = Settings { limits, compression_level, budget: Arc::clone(&budget), metrics: metrics.clone() };
+    let source = Source::start(Arc::clone(&consumer), settings).map_err(StartError::Source)?;
+    let survey = Survey::start(Arc::clone(&consumer), config.topics.clone()).map_err(StartError::Thread)?;
+    let listening = admin.as_ref().map(AdminServer::address);
+    let on_ready: Box<dyn FnOnce() + Send> = Box::new(move || notify::ready("spillway-agent", listening, None));
+    let parts = Parts { config, link, consumer, source, survey, budget, metrics, board, on_ready: Some(on_ready) };
+    Ok(runner::run(parts, stop).await?)
+}

@@ -1,0 +1,90 @@
+//! The consumer, and which partitions it reads for which lane.
+
+use std::collections::HashMap;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::Offset;
+use spillway_config::KafkaClient;
+use spillway_kafka::{Context, client_config};
+use spillway_proto::{Lane, NextOffset, SiteName, TopicPartition};
+
+use super::SiteConsumer;
+use crate::memory::Shares;
+
+/// Makes the consumer; it connects in the background. The group `spillway-<site>` is committed to and never joined.
+///
+/// # Errors
+/// When librdkafka refuses a setting, or a certificate of the site's Kafka.
+pub fn consumer(kafka: &KafkaClient, site: &SiteName, shares: &Shares) -> Result<SiteConsumer, KafkaError> {
+    let mut config = client_config(kafka, &format!("spillway-agent-{site}"));
+    shares.apply(&mut config);
+    for (key, value) in OWNED {
+        config.set(*key, *value);
+    }
+    config.set("group.id", format!("spillway-{site}"));
+    SiteConsumer::from_config_and_context(&config, Context)
+}
+
+/// Settings on which correctness rests.
+const OWNED: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    // A position that has vanished is a gap to be told of, never a silent jump.
+    ("auto.offset.reset", "error"),
+    ("isolation.level", "read_committed"),
+    // A log that ends in transaction markers has no record to show how far it was read.
+    ("enable.partition.eof", "true"),
+    // The watcher asks for topic ids itself; this only has to notice new leaders of idle topics.
+    ("topic.metadata.refresh.interval.ms", "30000"),
+];
+
+/// Which lane reads which partition.
+#[derive(Debug, Default)]
+pub(super) struct Assignment {
+    lanes: HashMap<Box<str>, Vec<Option<Lane>>>,
+}
+
+impl Assignment {
+    /// The lane of a partition.
+    pub(super) fn lane(&self, topic: &str, partition: u32) -> Option<Lane> {
+        *self.lanes.get(topic)?.get(partition as usize)?
+    }
+
+    /// Reads partitions from the given positions. The others are not disturbed.
+    pub(super) fn attach(&mut self, consumer: &SiteConsumer, list: &[(Lane, TopicPartition, NextOffset)]) -> Result<(), KafkaError> {
+        let mut assigned = TopicPartitionList::with_capacity(list.len());
+        for (lane, partition, next) in list {
+            let offset = Offset::Offset(next.to_kafka());
+            assigned.add_partition_offset(partition.topic.as_str(), partition.partition.to_kafka(), offset)?;
+            let lanes = self.lanes.entry(partition.topic.as_str().into()).or_default();
+            let index = partition.partition.index() as usize;
+            if lanes.len() <= index {
+                lanes.resize(index + 1, None);
+            }
+            lanes[index] = Some(*lane);
+        }
+        consumer.incremental_assign(&assigned)
+    }
+
+    /// Reads a partition no more, if it is the lane's.
+    pub(super) fn detach(&mut self, consumer: &SiteConsumer, lane: Lane, partition: &TopicPartition) -> Result<(), KafkaError> {
+        let place = self.lanes.get_mut(partition.topic.as_str());
+        let place = place.and_then(|lanes| lanes.get_mut(partition.partition.index() as usize)).filter(|place| **place == Some(lane));
+        let Some(place) = place else {
+            return Ok(());
+        };
+        *place = None;
+        let mut unassigned = TopicPartitionList::with_capacity(1);
+        unassigned.add_partition(partition.topic.as_str(), partition.partition.to_kafka());
+        consumer.incremental_unassign(&unassigned)
+    }
+
+    /// Reads nothing more.
+    pub(super) fn clear(&mut self, consumer: &SiteConsumer) -> Result<(), KafkaError> {
+        self.lanes.clear();
+        consumer.unassign()
+    }
+}

@@ -1,0 +1,270 @@
+//! The loop of the source's thread.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::error::RDKafkaErrorCode;
+use spillway_kafka::events::{self, EventQueue, SourceRecord};
+use spillway_proto::compress::Compressor;
+use spillway_proto::{Lane, NextOffset, Partition, TopicPartition, limits};
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use super::assignment::Assignment;
+use super::{BuiltFrame, Command, Event, POLL_TIME, Settings, SiteConsumer};
+use crate::core::batcher::{Batcher, ClosedFrame, Incoming, Pushed};
+use crate::core::ledger::{Attachment, Detachment};
+
+/// Events taken from the queue before commands and the clock are looked at again.
+const MAX_BURST: usize = 1000;
+
+/// The runner is gone: the thread has no one to work for.
+struct Gone;
+
+/// Reads until the commands' sender is dropped.
+pub(super) fn run(
+    consumer: &SiteConsumer,
+    settings: Settings,
+    compressor: Compressor,
+    commands: Receiver<Command>,
+    events: &Sender<Event>,
+) {
+    let Some(queue) = EventQueue::new(consumer) else {
+        drop(events.blocking_send(Event::Failed(super::Error::Queue.to_string())));
+        return;
+    };
+    let mut reader = Reader {
+        consumer,
+        batcher: Batcher::new(settings.limits),
+        settings,
+        compressor,
+        commands,
+        events,
+        assignment: Assignment::default(),
+        reserved: 0,
+        closed: None,
+        detaching: Vec::new(),
+        troubles: HashMap::new(),
+        finishing: false,
+        finished: false,
+    };
+    while reader.turn(&queue).is_ok() {}
+}
+
+struct Reader<'r> {
+    consumer: &'r SiteConsumer,
+    settings: Settings,
+    batcher: Batcher,
+    compressor: Compressor,
+    commands: Receiver<Command>,
+    events: &'r Sender<Event>,
+    assignment: Assignment,
+    /// Bytes of the budget taken for the open frame.
+    reserved: usize,
+    /// A closed frame that waits for budget.
+    closed: Option<ClosedFrame>,
+    /// Lanes let go, to be confirmed when the frame that may hold the last of them was handed over.
+    detaching: Vec<Lane>,
+    /// The last trouble of each lane, so that it is logged once.
+    troubles: HashMap<Lane, RDKafkaErrorCode>,
+    finishing: bool,
+    finished: bool,
+}
+
+impl Reader<'_> {
+    fn turn(&mut self, queue: &EventQueue<'_>) -> Result<(), Gone> {
+        self.obey()?;
+        if !self.hand_over()? || !self.reserve() {
+            return Ok(());
+        }
+        let due = self.batcher.due().map(|due| due.saturating_duration_since(Instant::now()));
+        let mut wait = due.unwrap_or(POLL_TIME).min(POLL_TIME);
+        for _ in 0..MAX_BURST {
+            let Some(mut polled) = queue.poll(wait) else {
+                break;
+            };
+            self.take(polled.event())?;
+            wait = Duration::ZERO;
+            if self.batcher.is_sealed() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all commands that wait.
+    fn obey(&mut self) -> Result<(), Gone> {
+        let mut attaching = Vec::new();
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Attach(Attachment { lane, partition, next })) => attaching.push((lane, partition, next)),
+                Ok(Command::Detach(detachment)) => {
+                    // It may be about one of those.
+                    self.attach(std::mem::take(&mut attaching))?;
+                    self.detach(detachment);
+                }
+                Ok(Command::LargestRaw(bytes)) => {
+                    self.settings.limits.largest_raw = bytes;
+                    self.batcher.set_limits(self.settings.limits);
+                }
+                Ok(Command::Finish) => {
+                    attaching.clear();
+                    self.finishing = true;
+                    let result = self.assignment.clear(self.consumer);
+                    self.ignore(result);
+                }
+                Err(TryRecvError::Empty) => return self.attach(attaching),
+                Err(TryRecvError::Disconnected) => return Err(Gone),
+            }
+        }
+    }
+
+    fn attach(&mut self, list: Vec<(Lane, TopicPartition, NextOffset)>) -> Result<(), Gone> {
+        if list.is_empty() || self.finishing {
+            return Ok(());
+        }
+        for (lane, partition, next) in &list {
+            tracing::debug!(%partition, %lane, %next, "reading");
+            self.batcher.attach(*lane, *next);
+        }
+        if let Err(error) = self.assignment.attach(self.consumer, &list) {
+            for (lane, ..) in list {
+                self.send(Event::Lost { lane, why: format!("cannot be assigned: {error}") })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self, detachment: Detachment) {
+        let Detachment { lane, partition, keep } = detachment;
+        tracing::debug!(%partition, %lane, keep, "reading no more");
+        self.batcher.detach(lane, keep);
+        let result = self.assignment.detach(self.consumer, lane, &partition);
+        self.ignore(result);
+        self.troubles.remove(&lane);
+        self.detaching.push(lane);
+    }
+
+    /// A partition that was not assigned after all is no trouble for one that lets it go.
+    fn ignore(&self, result: Result<(), rdkafka::error::KafkaError>) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "unassign");
+        }
+    }
+
+    /// Closes frames that are due and hands closed ones over. Answers false while one waits for budget.
+    fn hand_over(&mut self) -> Result<bool, Gone> {
+        loop {
+            if self.closed.is_none() {
+                let due = self.batcher.due().is_some_and(|due| due <= Instant::now());
+                let close = due || self.finishing || !self.detaching.is_empty();
+                self.closed = self.batcher.take_sealed().or_else(|| if close { self.batcher.close() } else { None });
+            }
+            let Some(frame) = self.closed.take() else {
+                break;
+            };
+            let budget = &self.settings.budget;
+            let sections = frame.builder.sections().len();
+            let most = frame.builder.raw_length() + sections * limits::MAX_SECTION_HEADER_BYTES + FRAME_EDGE_BYTES;
+            let more = most.min(budget.total()).saturating_sub(self.reserved);
+            match budget.take(more, POLL_TIME) {
+                Some(taken) => self.reserved += taken,
+                None => {
+                    self.closed = Some(frame);
+                    return Ok(false);
+                }
+            }
+            self.encode(frame)?;
+        }
+        for lane in std::mem::take(&mut self.detaching) {
+            self.send(Event::Detached(lane))?;
+        }
+        if self.finishing && !self.finished {
+            self.finished = true;
+            self.send(Event::Finished)?;
+        }
+        Ok(true)
+    }
+
+    fn encode(&mut self, mut closed: ClosedFrame) -> Result<(), Gone> {
+        let frame = closed.builder.encode(&mut self.compressor);
+        let budget = frame.bytes.len().min(self.reserved);
+        self.settings.budget.give(self.reserved - budget);
+        self.reserved = 0;
+        self.settings.metrics.frame_bytes.inc_by(frame.bytes.len() as u64);
+        self.send(Event::Frame(BuiltFrame { frame, timestamps: closed.timestamps, budget }))
+    }
+
+    /// Makes sure that the open frame has its share of the budget before records are taken for it.
+    fn reserve(&mut self) -> bool {
+        if self.reserved == 0 {
+            let frame = self.settings.limits.max_bytes + FRAME_EDGE_BYTES;
+            self.reserved = self.settings.budget.take(frame, POLL_TIME).unwrap_or(0);
+        }
+        self.reserved > 0
+    }
+
+    fn take(&mut self, event: events::Event<'_>) -> Result<(), Gone> {
+        match event {
+            events::Event::Record(record) => self.record(&record),
+            events::Event::PartitionEnd { topic, partition, next } => {
+                if let Some(lane) = self.assignment.lane(&topic, partition.index()) {
+                    self.batcher.cover(lane, next, Instant::now());
+                }
+                Ok(())
+            }
+            events::Event::PartitionFailed { topic, partition, code, text } => self.partition_failed(&topic, partition, code, text),
+            events::Event::ClientFailed { text, fatal: true, .. } => self.send(Event::Failed(text)),
+            // The watcher says once that Kafka is away, and once that it is back.
+            events::Event::ClientFailed { text, fatal: false, .. } => {
+                tracing::debug!(error = text, "Kafka client");
+                Ok(())
+            }
+            events::Event::Committed(result) => self.send(Event::Committed(result.map_err(|code| code.to_string()))),
+            events::Event::Other => Ok(()),
+        }
+    }
+
+    fn record(&mut self, record: &SourceRecord<'_>) -> Result<(), Gone> {
+        let Some(lane) = self.assignment.lane(record.topic, record.partition.index()) else {
+            return Ok(());
+        };
+        let SourceRecord { offset, timestamp, key, value, headers, .. } = *record;
+        let payload = key.map_or(0, <[u8]>::len)
+            + value.map_or(0, <[u8]>::len)
+            + headers.map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum::<usize>();
+        match self.batcher.push(lane, Incoming { offset, timestamp, key, value, headers }, Instant::now()) {
+            Pushed::Added => {
+                self.settings.metrics.records_consumed.inc();
+                self.settings.metrics.payload_bytes.inc_by(payload as u64);
+                Ok(())
+            }
+            Pushed::Ignored => Ok(()),
+            Pushed::TooLarge { bytes } => {
+                // Nothing after the record may go into a frame: that would make it a hole.
+                self.batcher.detach(lane, true);
+                self.send(Event::TooLarge { lane, offset, bytes, limit: self.settings.limits.largest_raw })
+            }
+        }
+    }
+
+    fn partition_failed(&mut self, topic: &str, partition: Partition, code: RDKafkaErrorCode, text: String) -> Result<(), Gone> {
+        let Some(lane) = self.assignment.lane(topic, partition.index()) else {
+            return Ok(());
+        };
+        if code == RDKafkaErrorCode::AutoOffsetReset || code == RDKafkaErrorCode::OffsetOutOfRange {
+            return self.send(Event::Lost { lane, why: text });
+        }
+        if self.troubles.insert(lane, code) != Some(code) {
+            tracing::warn!(topic, partition = partition.index(), error = text, "cannot read a partition; trying again");
+        }
+        Ok(())
+    }
+
+    fn send(&self, event: Event) -> Result<(), Gone> {
+        self.events.blocking_send(event).map_err(|_| Gone)
+    }
+}
+
+/// What a frame has beside sections and body, in bytes: format, codec, lengths, checksum, and room for a few sections.
+const FRAME_EDGE_BYTES: usize = 4096;
