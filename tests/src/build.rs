@@ -1,0 +1,33 @@
+//! Calling cargo: the lab starts the real binaries, so they have to be those of this source.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::java::repo_root;
+
+/// A `cargo` command in the checkout, with the target directory that the lab itself was built in: the binaries have to lie beside
+/// it.
+///
+/// # Errors
+/// When the lab does not know where it is.
+pub fn cargo() -> Result<Command> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(repo_root());
+    // TARGET/debug/lab, or TARGET/debug/deps/test-0123.
+    let own = std::env::current_exe().context("where am I?")?;
+    let profile = own.ancestors().skip(1).find(|dir| !dir.ends_with("deps")).context("no directory above the lab")?;
+    command.env("CARGO_TARGET_DIR", profile.parent().context("no target directory above the lab")?);
+    Ok(command)
+}
+
+/// Builds the agent and the collector, beside the lab. Quick when they are up to date.
+///
+/// # Errors
+/// When they do not build.
+pub fn binaries() -> Result<()> {
+    // The whole workspace: with fewer packages cargo would choose other features for their libraries, and build those twice.
+    let status = cargo()?.args(["build", "--quiet", "--workspace", "--bins"]).status().context("cannot run cargo")?;
+    ensure!(status.success(), "the binaries do not build");
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! Clusters of real Apache Kafka: one or three combined KRaft nodes on loopback.
+
+mod properties;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::client;
+use crate::java;
+use crate::ports::{free_port, free_port_or};
+use crate::process::{Daemon, Signal};
+use crate::reaper::scratch_dir;
+use crate::wait::wait_until;
+
+pub use properties::{NodePorts, Secured};
+
+/// From start to the first answered metadata request. A cluster of three takes 10 s on two idle cores.
+const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// A clean shutdown moves leaders and syncs logs; after this it is killed.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// What a cluster shall be like.
+#[derive(Debug, Clone)]
+pub struct KafkaOptions {
+    /// For directories and messages: `edge`, `centre`.
+    pub label: String,
+    /// 1 or 3.
+    pub brokers: usize,
+    /// Where data, configuration and logs go; a scratch directory if `None`.
+    pub dir: Option<PathBuf>,
+    /// Wished for the plain listener of the first broker, the next ones for the others; any free ones if `None` or taken.
+    pub first_port: Option<u16>,
+    /// A second listener with TLS, SCRAM and ACLs besides the plain one, whose anonymous user is super user.
+    pub secured: Option<Secured>,
+    /// Broker properties that are added last, so they win.
+    pub extra: Vec<(String, String)>,
+}
+
+impl KafkaOptions {
+    /// One broker in a scratch directory.
+    #[must_use]
+    pub fn new(label: &str) -> Self {
+        Self { label: label.to_owned(), brokers: 1, dir: None, first_port: None, secured: None, extra: Vec::new() }
+    }
+
+    /// Adds a broker property.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: &str) -> Self {
+        self.extra.push((key.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// A cluster that is running or stopped for a while. Dropping it kills its brokers; their data stays until the lab ends.
+#[derive(Debug)]
+pub struct KafkaCluster {
+    options: KafkaOptions,
+    dir: PathBuf,
+    nodes: Vec<Node>,
+}
+
+#[derive(Debug)]
+struct Node {
+    ports: NodePorts,
+    config: PathBuf,
+    log: PathBuf,
+    daemon: Option<Daemon>,
+}
+
+impl KafkaCluster {
+    /// Formats and starts a cluster and waits until every broker is a member.
+    ///
+    /// # Errors
+    /// When Java or the jars are missing or a broker does not come up; the message carries the end of its log.
+    pub fn start(options: KafkaOptions) -> Result<Self> {
+        ensure!(matches!(options.brokers, 1 | 3), "a cluster has 1 or 3 brokers, not {}", options.brokers);
+        let dir = match &options.dir {
+            Some(dir) => dir.clone(),
+            None => scratch_dir(&format!("kafka-{}", options.label))?,
+        };
+        std::fs::create_dir_all(&dir)?;
+        let mut ports = Vec::new();
+        let mut wished = options.first_port;
+        for _ in 0..options.brokers {
+            ports.push(NodePorts { plain: free_port_or(wished)?, controller: free_port()?, secured: free_port()? });
+            wished = wished.map(|port| port.saturating_add(1));
+        }
+        let cluster_id = java::run_tool("kafka.tools.StorageTool", &["random-uuid"])?.trim().to_owned();
+        let mut nodes = Vec::new();
+        for index in 0..options.brokers {
+            nodes.push(Node::format(&options, &dir, &ports, index, &cluster_id)?);
+        }
+        let mut cluster = Self { options, dir, nodes };
+        cluster.resume()?;
+        Ok(cluster)
+    }
+
+    /// Bootstrap servers of the plain listener, whose user may do everything.
+    #[must_use]
+    pub fn bootstrap(&self) -> String {
+        self.addresses(|ports| ports.plain)
+    }
+
+    /// Bootstrap servers of the listener with TLS, SCRAM and ACLs (only with [`KafkaOptions::secured`]).
+    #[must_use]
+    pub fn secured_bootstrap(&self) -> String {
+        self.addresses(|ports| ports.secured)
+    }
+
+    /// Where data, configuration and logs are.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The process ids of the running brokers.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(|node| node.daemon.as_ref().map(Daemon::pid)).collect()
+    }
+
+    /// Starts every stopped broker and waits until all are members.
+    ///
+    /// # Errors
+    /// When a broker does not come up.
+    pub fn resume(&mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            node.start(&self.options.label)?;
+        }
+        let (bootstrap, brokers) = (self.bootstrap(), self.options.brokers);
+        let nodes = &mut self.nodes;
+        wait_until(&format!("Kafka {} is up", self.options.label), START_LIMIT, || {
+            for node in nodes.iter_mut() {
+                node.check_alive()?;
+            }
+            Ok(client::is_whole(&bootstrap, brokers).unwrap_or(false))
+        })
+        .with_context(|| self.nodes.iter().filter_map(|node| node.daemon.as_ref().map(Daemon::log_tail)).collect::<String>())
+    }
+
+    /// Stops every broker cleanly. `resume` starts them again with the same data and ports.
+    ///
+    /// # Errors
+    /// When a broker cannot be signalled.
+    pub fn stop(&mut self) -> Result<()> {
+        // All at once: the last ones of a quorum could not finish a controlled shutdown alone.
+        for daemon in self.nodes.iter_mut().filter_map(|node| node.daemon.as_mut()) {
+            daemon.signal(Signal::TERM)?;
+        }
+        for node in &mut self.nodes {
+            if let Some(mut daemon) = node.daemon.take()
+                && daemon.wait_exit(STOP_LIMIT).is_err()
+            {
+                daemon.kill();
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops and starts the whole cluster.
+    ///
+    /// # Errors
+    /// As of [`Self::stop`] and [`Self::resume`].
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop()?;
+        self.resume()
+    }
+
+    /// `kill -9` of every broker.
+    pub fn kill(&mut self) {
+        for index in 0..self.nodes.len() {
+            self.kill_broker(index);
+        }
+    }
+
+    /// `kill -9` of one broker (0, 1, …). Says whether it was running.
+    pub fn kill_broker(&mut self, index: usize) -> bool {
+        self.nodes.get_mut(index).and_then(|node| node.daemon.take()).is_some_and(|mut daemon| daemon.kill())
+    }
+
+    /// Runs one of Kafka's own tools with `--bootstrap-server` of the plain listener put before `args`.
+    ///
+    /// # Errors
+    /// As of [`java::run_tool`].
+    pub fn run_tool(&self, class: &str, args: &[&str]) -> Result<String> {
+        let bootstrap = self.bootstrap();
+        let mut all = vec!["--bootstrap-server", bootstrap.as_str()];
+        all.extend_from_slice(args);
+        java::run_tool(class, &all)
+    }
+
+    /// Gives the brokers up: they go on when this value, and the lab, are gone (`./lab kafka up`).
+    ///
+    /// Returns their process ids.
+    #[must_use]
+    pub fn leave_running(self) -> Vec<u32> {
+        self.nodes.into_iter().filter_map(|node| node.daemon.map(Daemon::leave_running)).collect()
+    }
+
+    fn addresses(&self, port: impl Fn(&NodePorts) -> u16) -> String {
+        let all: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", port(&node.ports))).collect();
+        all.join(",")
+    }
+}
+
+impl Node {
+    fn format(options: &KafkaOptions, dir: &Path, ports: &[NodePorts], index: usize, cluster_id: &str) -> Result<Self> {
+        let home = dir.join(format!("broker-{}", index + 1));
+        std::fs::create_dir_all(&home)?;
+        let config = home.join("server.properties");
+        std::fs::write(&config, properties::render(options, &home, ports, index)?)?;
+        let mut args = vec!["format".to_owned(), "-t".into(), cluster_id.into(), "-c".into(), config.display().to_string()];
+        for (user, password) in options.secured.iter().flat_map(|secured| &secured.users) {
+            args.extend(["--add-scram".into(), format!("SCRAM-SHA-512=[name={user},password={password}]")]);
+        }
+        java::run_tool("kafka.tools.StorageTool", &args).with_context(|| format!("cannot format {}", home.display()))?;
+        let ports = ports.get(index).context("no ports for this broker")?.clone();
+        let log = home.join("broker.log");
+        Ok(Self { ports, config, log, daemon: None })
+    }
+
+    fn start(&mut self, label: &str) -> Result<()> {
+        if self.daemon.as_mut().is_some_and(Daemon::is_running) {
+            return Ok(());
+        }
+        let home = self.config.parent().context("a broker without a directory")?;
+        let mut command = java::java("kafka.Kafka", 400, "INFO", home)?;
+        command.arg(&self.config);
+        self.daemon = Some(Daemon::spawn(&format!("Kafka {label}"), &mut command, &self.log)?);
+        Ok(())
+    }
+
+    fn check_alive(&mut self) -> Result<()> {
+        if let Some(daemon) = &mut self.daemon {
+            ensure!(daemon.is_running(), "{} ended", daemon.name());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! The `server.properties` of a test broker.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::KafkaOptions;
+
+/// The ports of one node on 127.0.0.1.
+#[derive(Debug, Clone)]
+pub struct NodePorts {
+    /// The plain listener for clients and brokers.
+    pub plain: u16,
+    /// The KRaft controller.
+    pub controller: u16,
+    /// The listener with TLS, SCRAM and ACLs; unused without [`Secured`].
+    pub secured: u16,
+}
+
+/// The second listener: `SASL_SSL` with SCRAM-SHA-512 and Kafka's StandardAuthorizer.
+#[derive(Debug, Clone)]
+pub struct Secured {
+    /// PEM file with the broker's private key (PKCS 8) and certificate chain.
+    pub key_and_chain: PathBuf,
+    /// PEM file with the CA's certificate.
+    pub ca: PathBuf,
+    /// SCRAM users and their passwords.
+    pub users: Vec<(String, String)>,
+}
+
+/// The whole file for node `index` of `ports`.
+pub(super) fn render(options: &KafkaOptions, home: &Path, ports: &[NodePorts], index: usize) -> Result<String> {
+    let own = ports.get(index).context("no ports for this broker")?;
+    let voters: Vec<String> = ports.iter().enumerate().map(|(i, p)| format!("{}@127.0.0.1:{}", i + 1, p.controller)).collect();
+    let mut listeners = format!("PLAIN://127.0.0.1:{}", own.plain);
+    if options.secured.is_some() {
+        write!(listeners, ",SECURED://127.0.0.1:{}", own.secured)?;
+    }
+    let replicas = options.brokers;
+    let min_isr = if replicas == 1 { 1 } else { 2 };
+    let mut lines = vec![
+        "process.roles=broker,controller".to_owned(),
+        format!("node.id={}", index + 1),
+        format!("controller.quorum.voters={}", voters.join(",")),
+        format!("listeners={listeners},CONTROLLER://127.0.0.1:{}", own.controller),
+        format!("advertised.listeners={listeners}"),
+        "listener.security.protocol.map=PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SASL_SSL".to_owned(),
+        "controller.listener.names=CONTROLLER".to_owned(),
+        "inter.broker.listener.name=PLAIN".to_owned(),
+        format!("log.dirs={}", home.join("data").display()),
+        // Topics are made on purpose: a typing mistake must not make one.
+        "auto.create.topics.enable=false".to_owned(),
+        format!("default.replication.factor={replicas}"),
+        format!("offsets.topic.replication.factor={replicas}"),
+        "offsets.topic.num.partitions=4".to_owned(),
+        format!("transaction.state.log.replication.factor={replicas}"),
+        format!("transaction.state.log.min.isr={min_isr}"),
+        "transaction.state.log.num.partitions=4".to_owned(),
+        "group.initial.rebalance.delay.ms=0".to_owned(),
+        // Retention and compaction tests must not wait for minutes.
+        "log.retention.check.interval.ms=500".to_owned(),
+        "log.cleaner.backoff.ms=200".to_owned(),
+        "log.cleaner.dedupe.buffer.size=4000000".to_owned(),
+        "num.network.threads=2".to_owned(),
+        "num.io.threads=4".to_owned(),
+    ];
+    if replicas > 1 {
+        lines.push(format!("min.insync.replicas={min_isr}"));
+    }
+    if let Some(secured) = &options.secured {
+        lines.extend([
+            "listener.name.secured.sasl.enabled.mechanisms=SCRAM-SHA-512".to_owned(),
+            "listener.name.secured.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;"
+                .to_owned(),
+            "ssl.keystore.type=PEM".to_owned(),
+            format!("ssl.keystore.location={}", secured.key_and_chain.display()),
+            "ssl.truststore.type=PEM".to_owned(),
+            format!("ssl.truststore.location={}", secured.ca.display()),
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned(),
+            // The plain listener is the lab's own door.
+            "super.users=User:ANONYMOUS".to_owned(),
+            "allow.everyone.if.no.acl.found=false".to_owned(),
+        ]);
+    }
+    lines.extend(options.extra.iter().map(|(key, value)| format!("{key}={value}")));
+    lines.push(String::new());
+    Ok(lines.join("\n"))
+}

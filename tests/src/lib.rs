@@ -1,0 +1,40 @@
+//! Spillway's workbench: the demo, real Kafka, whole deployments of the real binaries, and the oracle that judges them.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`cli`] | the command line |
+//! | [`demo`], [`telemetry`] | `lab demo` and what its sensors say |
+//! | [`kafka_cmd`] | `lab kafka up` and `down` |
+//! | [`test_cmd`], [`build`] | `lab test`, and calling cargo |
+//! | [`stage`] | a whole deployment of the real binaries |
+//! | [`relay`] | the link: a UDP relay that can be cut, delayed, moved |
+//! | [`oracle`] | judges whether the centre holds what the source holds, and whether offset syncs tell the truth |
+//! | [`metrics`] | reads the admin endpoint of a binary |
+//! | [`shapes`] | records of every shape |
+//! | [`client`] | topics, records and offsets of any cluster |
+//! | [`cluster`] | a cluster of the demo, embedded or real |
+//! | [`java`], [`kafka_cluster`] | Apache Kafka: jars, tools, clusters of one or three brokers |
+//! | [`reaper`], [`process`], [`interrupt`], [`ports`], [`wait`] | child processes that never outlive the lab, free ports, limits on waiting |
+//!
+//! Everything is blocking: a test reads from top to bottom. Errors are `anyhow`: no code decides by them, a person reads them.
+
+pub mod build;
+pub mod cli;
+pub mod client;
+pub mod cluster;
+pub mod demo;
+pub mod interrupt;
+pub mod java;
+pub mod kafka_cluster;
+pub mod kafka_cmd;
+pub mod metrics;
+pub mod oracle;
+pub mod ports;
+pub mod process;
+pub mod reaper;
+pub mod relay;
+pub mod shapes;
+pub mod stage;
+pub mod telemetry;
+pub mod test_cmd;
+pub mod wait;

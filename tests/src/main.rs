@@ -1,0 +1,41 @@
+//! `./lab`, or `cargo lab`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Parser as _;
+use spillway_lab::cli::{Cli, Command, KafkaCommand};
+use spillway_lab::demo::{self, DemoOptions};
+use spillway_lab::test_cmd::{self, TestOptions};
+use spillway_lab::{build, interrupt, kafka_cmd, reaper};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = interrupt::install().and_then(|()| run(cli.command));
+    reaper::finish();
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `Ok(false)`: the lab did its work, and what it looked at is not as it should be.
+fn run(command: Command) -> Result<bool> {
+    match command {
+        Command::Demo { kafka, seconds, rate } => {
+            build::binaries()?;
+            demo::run(DemoOptions { kafka, duration: Duration::from_secs(seconds), rate })
+        }
+        Command::Kafka { command: KafkaCommand::Up { brokers } } => kafka_cmd::up(brokers).map(|()| true),
+        Command::Kafka { command: KafkaCommand::Down } => kafka_cmd::down().map(|()| true),
+        Command::Test { without_kafka, filter } => {
+            build::binaries()?;
+            test_cmd::run(&TestOptions { without_kafka, filter })
+        }
+    }
+}

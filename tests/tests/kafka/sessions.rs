@@ -1,0 +1,143 @@
+//! Whom the collector refuses, and that both sides say why and what to do.
+
+use std::time::Duration;
+
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+use spillway_lab::stage::pki::{Identity, Pki};
+use spillway_lab::stage::program::Program;
+use spillway_lab::stage::{Stage, agent};
+
+use crate::common::{FLOW_LIMIT, assert_exact, stage, write};
+
+/// Both sides have told by then.
+const LOG_LIMIT: Duration = Duration::from_secs(30);
+
+#[test]
+#[ignore = "needs real Kafka: ./lab test"]
+fn an_unknown_site_is_refused_until_its_file_is_there() {
+    let mut stage = stage("unknown");
+    let sites = stage.dir().join("sites.d");
+    std::fs::create_dir(&sites).unwrap();
+    std::fs::write(sites.join("other.toml"), "").unwrap();
+    stage.collector(0).unwrap().config.set("sites.dir", sites.display().to_string());
+    stage.source.create_topic("unknown-t", 1, &[]).unwrap();
+    write(&stage.source, "unknown-t", 1, 0..100);
+    stage.start_collectors().unwrap();
+    stage.agent.spawn().unwrap();
+    refused(&mut stage, "site_unknown", &["site_unknown", "sites directory"]);
+
+    // The collector reads the folder again whenever a site connects.
+    std::fs::write(sites.join("unknown.toml"), "").unwrap();
+    stage.wait_drained(&["unknown-t"], FLOW_LIMIT).unwrap();
+    assert_exact(&stage, &["unknown-t"]);
+}
+
+#[test]
+#[ignore = "needs real Kafka: ./lab test"]
+fn a_certificate_of_another_authority_is_refused() {
+    let mut stage = stage("foreign");
+    let other = Pki::init(&stage.dir().join("other-pki")).unwrap();
+    use_identity(&mut stage, &other.issue("foreign").unwrap());
+    stage.start_collectors().unwrap();
+    stage.agent.spawn().unwrap();
+    refused(&mut stage, "certificate", &["certificate"]);
+}
+
+#[test]
+#[ignore = "needs real Kafka: ./lab test"]
+fn an_expired_certificate_is_refused_before_anything_is_sent() {
+    let mut stage = stage("expired");
+    let identity = expired_identity(&stage, "expired");
+    use_identity(&mut stage, &identity);
+    stage.start_collectors().unwrap();
+    stage.agent.spawn().unwrap();
+    let line = stage.agent.wait_for_line("expired", LOG_LIMIT).unwrap();
+    assert!(line.contains("pki issue") || line.contains("renew") || line.contains("new certificate"), "what to do: {line}");
+}
+
+#[test]
+#[ignore = "needs real Kafka: ./lab test"]
+fn the_newer_of_two_sessions_of_a_site_wins() {
+    let mut stage = stage("twin");
+    stage.source.create_topic("twin-t", 1, &[]).unwrap();
+    write(&stage.source, "twin-t", 1, 0..100);
+    stage.start().unwrap();
+    stage.wait_drained(&["twin-t"], FLOW_LIMIT).unwrap();
+    let mut twin = twin_of(&stage);
+    twin.start().unwrap();
+    stage.agent.wait_for_line("superseded", LOG_LIMIT).unwrap();
+    let said = stage.collector(0).unwrap().wait_for_line("superseded", LOG_LIMIT).unwrap();
+    assert!(said.contains("twin"), "the collector names the site: {said}");
+    // The older one has gone, or the two would take the site from each other for ever.
+    assert!(stage.agent.kill());
+    write(&stage.source, "twin-t", 1, 100..300);
+    stage.wait_drained(&["twin-t"], FLOW_LIMIT).unwrap();
+    assert_exact(&stage, &["twin-t"]);
+}
+
+#[test]
+#[ignore = "needs real Kafka: ./lab test"]
+fn a_connection_beyond_the_maximum_is_refused() {
+    let mut stage = stage("crowd");
+    stage.collector(0).unwrap().config.set("listen.max_connections", 1);
+    stage.start().unwrap();
+    let identity = stage.pki.issue("crowd-2").unwrap();
+    let mut second = agent(stage.dir(), "agent-2", "crowd-2", &stage.pki, &identity, &stage.source).unwrap();
+    second.config.set("collector.address", stage.relay.address().to_string());
+    second.spawn().unwrap();
+    let line = second.wait_for_line("refused", LOG_LIMIT).unwrap();
+    println!("crowd: the agent says: {line}");
+    let said = stage.collector(0).unwrap().wait_for_line("max_connections", LOG_LIMIT).unwrap();
+    println!("crowd: the collector says: {said}");
+    assert!(refusals(&stage, "too_many_connections") >= 1.0);
+    // There is room once the first has gone.
+    assert!(stage.agent.terminate().unwrap().success());
+    second.wait_for_line("connected", LOG_LIMIT).unwrap();
+}
+
+/// Waits until agent and collector have told of the refusal, the agent with every text of `told`.
+fn refused(stage: &mut Stage, reason: &str, told: &[&str]) {
+    let line = stage.agent.wait_for_line(told[0], LOG_LIMIT).unwrap();
+    for text in told {
+        assert!(line.contains(text), "{text:?} is not in {line}");
+    }
+    let said = stage.collector(0).unwrap().wait_for_line("refused", LOG_LIMIT).unwrap();
+    println!("{}: the agent says: {line}\n{}: the collector says: {said}", stage.site, stage.site);
+    assert!(refusals(stage, reason) >= 1.0, "spillway_sessions_refused_total, {reason}");
+    assert!(stage.agent.is_running(), "the agent goes on trying");
+}
+
+fn refusals(stage: &Stage, reason: &str) -> f64 {
+    stage.collectors[0].metrics().unwrap().sum("spillway_sessions_refused_total", &[reason])
+}
+
+fn use_identity(stage: &mut Stage, identity: &Identity) {
+    stage.agent.config.set("tls.cert", identity.cert.display().to_string());
+    stage.agent.config.set("tls.key", identity.key.display().to_string());
+}
+
+/// A second agent with the same certificate and source.
+fn twin_of(stage: &Stage) -> Program {
+    let identity = Identity { cert: stage.dir().join("pki/twin/twin.pem"), key: stage.dir().join("pki/twin/twin.key") };
+    let mut twin = agent(stage.dir(), "agent-twin", "twin", &stage.pki, &identity, &stage.source).unwrap();
+    twin.config.set("collector.address", stage.relay.address().to_string());
+    twin.config.set("topics.include", vec!["twin-.*"]);
+    twin
+}
+
+/// A certificate of the stage's own authority that ended yesterday; the command makes none.
+fn expired_identity(stage: &Stage, site: &str) -> Identity {
+    let pki = stage.dir().join("pki");
+    let read = |name: &str| std::fs::read_to_string(pki.join(name)).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(&read("ca.pem"), KeyPair::from_pem(&read("ca.key")).unwrap()).unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, site);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2020, 2, 1);
+    let key = KeyPair::generate().unwrap();
+    let identity = Identity { cert: pki.join("old.pem"), key: pki.join("old.key") };
+    std::fs::write(&identity.cert, params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+    std::fs::write(&identity.key, key.serialize_pem()).unwrap();
+    identity
+}

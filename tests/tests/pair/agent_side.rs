@@ -1,0 +1,151 @@
+//! The agent's decisions, and as little of its shell as they need: it reads the model's source instead of a Kafka.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use spillway_agent::core::batcher::{Batcher, ClosedFrame, FrameLimits, Incoming, Pushed};
+use spillway_agent::core::lane::LaneSource;
+use spillway_agent::core::ledger::{Ledger, Resumed};
+use spillway_agent::core::start::{LogRange, StartPolicy, decide};
+use spillway_proto::compress::Compressor;
+use spillway_proto::frame::{FrameBuilder, SectionKind};
+use spillway_proto::message::{CollectorMessage, OpenLane, ResumePoint};
+use spillway_proto::{FrameSeq, Lane, Offset, TopicId};
+
+use super::{PARTITIONS, Source, next, partition};
+
+/// An agent process.
+#[derive(Debug)]
+pub(crate) struct AgentSide {
+    ledger: Ledger,
+    batcher: Batcher,
+    compressor: Compressor,
+    reading: BTreeMap<u32, (Lane, u64)>,
+    connected: bool,
+    now: Instant,
+    pub(crate) announcements: VecDeque<OpenLane>,
+}
+
+impl AgentSide {
+    pub(crate) fn new() -> Self {
+        let limits = FrameLimits { max_bytes: 120, max_records: 6, linger: Duration::from_secs(1), largest_raw: 4096 };
+        let now = Instant::now();
+        let mut agent = Self {
+            ledger: Ledger::new(now),
+            batcher: Batcher::new(limits),
+            compressor: Compressor::new(1).unwrap(),
+            reading: BTreeMap::new(),
+            connected: false,
+            now,
+            announcements: VecDeque::new(),
+        };
+        (0..PARTITIONS).for_each(|index| agent.open(index));
+        agent
+    }
+
+    pub(crate) fn session_opened(&mut self, window: usize) {
+        self.connected = true;
+        self.announcements = self.ledger.session_opened(window).into();
+    }
+
+    pub(crate) fn session_closed(&mut self) {
+        self.connected = false;
+        self.announcements.clear();
+        self.ledger.session_closed();
+    }
+
+    /// Reads up to `count` offsets; holes are skipped as a consumer skips them, and told by the end of the partition.
+    pub(crate) fn read(&mut self, source: &Source, index: u32, count: u64) {
+        let Some((lane, at)) = self.reading.get(&index).copied() else { return };
+        let end = source.ends[index as usize].min(at + count);
+        for offset in (at..end).filter(|offset| Source::is_record(index, *offset)) {
+            let value = format!("{index}:{offset}");
+            let headers = std::iter::empty::<(&str, Option<&[u8]>)>();
+            let offset = Offset::new(offset).unwrap();
+            let record = Incoming { offset, timestamp: 1, key: None, value: Some(value.as_bytes()), headers };
+            assert_eq!(self.batcher.push(lane, record, self.now), Pushed::Added);
+            self.take_sealed();
+        }
+        if end > at && end == source.ends[index as usize] {
+            self.batcher.cover(lane, next(end), self.now);
+            self.take_sealed();
+        }
+        self.reading.insert(index, (lane, end.max(at)));
+    }
+
+    pub(crate) fn close_frame(&mut self) {
+        if let Some(closed) = self.batcher.close() {
+            self.push(closed);
+        }
+    }
+
+    pub(crate) fn send(&mut self) -> Vec<(FrameSeq, Bytes)> {
+        std::iter::from_fn(|| self.ledger.next_frame()).map(|frame| (frame.seq, frame.bytes)).collect()
+    }
+
+    pub(crate) fn hear(&mut self, message: CollectorMessage, source: &Source) {
+        match message {
+            CollectorMessage::Resume { lane, resume } => {
+                if let Resumed::Begin(_) = self.ledger.resume(lane, resume, self.now).unwrap() {
+                    self.begin(lane, resume, source);
+                }
+            }
+            CollectorMessage::Ack(acks) => acks.into_iter().for_each(|(lane, to)| self.ledger.ack(lane, to, self.now).unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What the shell does after each step. Nothing is ever to be committed at the source that the centre has not committed.
+    pub(crate) fn settle(&mut self, committed: &BTreeMap<u32, u64>) {
+        for attachment in self.ledger.take_attachments() {
+            self.batcher.attach(attachment.lane, attachment.next);
+            self.reading.insert(attachment.partition.partition.index(), (attachment.lane, attachment.next.value()));
+        }
+        for detachment in self.ledger.take_detachments() {
+            self.batcher.detach(detachment.lane, detachment.keep);
+            if detachment.keep {
+                self.close_frame();
+            }
+            self.reading.retain(|_, (lane, _)| *lane != detachment.lane);
+            self.ledger.detached(detachment.lane);
+        }
+        for ended in self.ledger.take_ended() {
+            self.open(ended.partition.partition.index());
+        }
+        for (source, to) in self.ledger.take_commits() {
+            let centre = committed.get(&source.partition.index()).copied().unwrap_or_default();
+            assert!(to.value() <= centre, "{source}: {to} is to be committed, the centre has {centre}");
+        }
+    }
+
+    fn open(&mut self, index: u32) {
+        let source = LaneSource { partition: partition(index), topic_id: TopicId([1; 16]), partition_count: PARTITIONS, born: false };
+        let open = self.ledger.open(source).unwrap();
+        if self.connected {
+            self.announcements.push_back(open);
+        }
+    }
+
+    fn begin(&mut self, lane: Lane, resume: ResumePoint, source: &Source) {
+        let index = self.ledger.book(lane).unwrap().source.partition.partition.index();
+        let log = LogRange { start: next(0), end: next(source.ends[index as usize]) };
+        let Some(section) = self.ledger.begin(lane, resume, decide(resume, log, StartPolicy::Earliest)) else { return };
+        let SectionKind::Start { next } = section.kind else { panic!("{section:?}") };
+        let mut builder = FrameBuilder::new();
+        builder.start(lane, next);
+        self.push(ClosedFrame { builder, timestamps: vec![None] });
+    }
+
+    fn take_sealed(&mut self) {
+        if let Some(closed) = self.batcher.take_sealed() {
+            self.push(closed);
+        }
+    }
+
+    fn push(&mut self, mut closed: ClosedFrame) {
+        let frame = closed.builder.encode(&mut self.compressor);
+        let budget = frame.bytes.len();
+        self.ledger.push(frame, &closed.timestamps, budget, self.now).unwrap();
+    }
+}
