@@ -104,10 +104,6 @@ async fn hello(connection: &Connection) -> Result<(ControlReader, SendStream, He
 
 /// The site's own word in the collector's configuration. Read anew for each session, so that a change needs no restart.
 async fn check_site(site: &SiteName, sites: Option<PathBuf>) -> Result<(), Refused> {
-    if is_reserved(site) {
-        let reason = format!("{site} is a name that the centre keeps for its own topics");
-        return Err(Refused::new(CloseCode::SiteNameInvalid, reason));
-    }
     let Some(dir) = sites.map(Arc::new) else {
         return Ok(());
     };
@@ -122,13 +118,6 @@ async fn check_site(site: &SiteName, sites: Option<PathBuf>) -> Result<(), Refus
     }
 }
 
-/// `<site>.<topic>` of such a site could be one of the centre's own topics: `spillway-progress` and `internal`, `mm2-offset-syncs` and
-/// `other-site.internal` (invariant H).
-fn is_reserved(site: &SiteName) -> bool {
-    let name = site.as_str();
-    name == "mm2-offset-syncs" || name.starts_with("spillway-") || name.starts_with("__")
-}
-
 fn no_connection(error: &quinn::ConnectionError) -> Rejected {
     let explanation = explain(error, Side::Collector);
     Rejected::NoConnection { what: explanation.to_string(), reason: explanation.reason }
@@ -141,20 +130,5 @@ fn kind(message: &AgentMessage) -> &'static str {
         AgentMessage::CloseLane(_) => "close lane",
         AgentMessage::Flush => "flush",
         AgentMessage::Ignored(_) => "unknown",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    #[test]
-    fn no_site_may_have_a_name_that_leads_to_the_centres_own_topics() {
-        for name in ["mm2-offset-syncs", "spillway-progress", "__x"] {
-            assert!(is_reserved(&SiteName::parse(name).unwrap()), "{name}");
-        }
-        assert!(!is_reserved(&SiteName::parse("mm2-offset-syncs-2").unwrap()));
-        assert!(!is_reserved(&SiteName::parse("plant-7").unwrap()));
     }
 }

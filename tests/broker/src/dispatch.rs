@@ -10,7 +10,7 @@ use crate::faults::Failure;
 use crate::server::Server;
 use crate::state::{Now, State};
 
-/// The APIs with the versions that this broker speaks. `tests/versions.rs` has a request for each.
+/// The APIs with the versions that this broker speaks. `tests/protocol.rs` has a request for each.
 pub(crate) const VERSIONS: &[(ApiKey, i16, i16)] = &[
     (ApiKey::Produce, 3, 10),
     (ApiKey::Fetch, 4, 16),

@@ -17,13 +17,19 @@ pub(crate) fn produce() -> ProduceRequest {
         .with_topic_data(vec![TopicProduceData::default().with_name(TopicName(TOPIC)).with_partition_data(vec![data])])
 }
 
-/// A batch of one record with neither key nor value.
+/// A batch of one record with neither key nor value, by nobody in particular.
 fn batch() -> Vec<u8> {
+    batch_by(0, -1, -1, -1)
+}
+
+/// The same with attributes, producer id, epoch and sequence number.
+pub(crate) fn batch_by(attributes: i16, producer_id: i64, epoch: i16, sequence: i32) -> Vec<u8> {
     let mut tail = BytesMut::new();
-    tail.put_slice(&[0; 2 + 4 + 8 + 8]);
-    tail.put_i64(-1);
-    tail.put_i16(-1);
-    tail.put_i32(-1);
+    tail.put_i16(attributes);
+    tail.put_slice(&[0; 4 + 8 + 8]);
+    tail.put_i64(producer_id);
+    tail.put_i16(epoch);
+    tail.put_i32(sequence);
     tail.put_i32(1);
     tail.put_slice(&[12, 0, 0, 0, 1, 1, 0]);
     let mut batch = BytesMut::new();
