@@ -154,8 +154,7 @@ impl Server {
         let limits = AdmissionLimits { max_connections: self.max_connections, retry_from_handshakes: RETRY_FROM_HANDSHAKES };
         let handshakes = self.handshakes.load(Ordering::Relaxed);
         let address = incoming.remote_address();
-        // quinn counts the peer that knocks already.
-        let open = self.link.open_connections().saturating_sub(1);
+        let open = self.link.open_connections();
         match admit(open, handshakes, incoming.remote_address_validated(), limits) {
             Admission::Accept => {
                 let (shared, sites, timeout) = (Arc::clone(&self.shared), self.sites.clone(), self.handshake_timeout);

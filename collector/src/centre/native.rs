@@ -116,6 +116,13 @@ impl NativeProducer {
         usize::try_from(unsafe { rd::rd_kafka_outq_len(self.client.native_ptr()) }).unwrap_or(0)
     }
 
+    /// Asks the brokers how many partitions a topic has, and makes the client know it.
+    pub fn partitions(&self, topic: &str, timeout: Duration) -> Option<u32> {
+        let metadata = self.client.fetch_metadata(Some(topic), timeout).ok()?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic)?;
+        u32::try_from(found.partitions().len()).ok()
+    }
+
     /// Makes a call on the transaction, which blocks for at most `timeout`.
     ///
     /// # Errors
@@ -364,8 +371,7 @@ fn native_headers(headers: Option<&Headers<'_>>) -> Result<*mut rd::rd_kafka_hea
         let list = rd::rd_kafka_headers_new(headers.len());
         for (name, value) in headers.iter() {
             let (value, value_length) = borrowed(value);
-            let error =
-                rd::rd_kafka_header_add(list, name.as_ptr().cast(), name.len().cast_signed(), value, value_length.cast_signed());
+            let error = rd::rd_kafka_header_add(list, name.as_ptr().cast(), name.len().cast_signed(), value, value_length.cast_signed());
             if error != rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
                 rd::rd_kafka_headers_destroy(list);
                 return Err(error.into());

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -23,6 +23,12 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// First wait of an abort, after which delivery reports are taken: librdkafka waits for them itself, but does not take them.
 const ABORT_TIMEOUT: Duration = Duration::from_millis(10);
+
+/// How long metadata may take to show partitions just added.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two looks at metadata.
+const REFRESH_PAUSE: Duration = Duration::from_millis(50);
 
 /// One step of waiting for delivery reports; ends with the first.
 const POLL: Duration = Duration::from_millis(5);
@@ -45,6 +51,8 @@ pub struct ProducerSettings {
 /// A transactional producer, its topics by handle.
 pub struct SiteProducer {
     topics: HashMap<TopicName, TopicHandle>,
+    /// Partitions that the client knows of, at least.
+    partitions: HashMap<TopicName, u32>,
     producer: Rc<NativeProducer>,
 }
 
@@ -66,7 +74,13 @@ impl ProducerSettings {
     ///
     /// `max_record_bytes` is the largest record that a frame can carry: the broker must be the one that refuses it, since its answer names
     /// the topic's limit.
-    pub fn new(kafka: &KafkaClient, transactions: &TransactionsConfig, site: &SiteName, max_record_bytes: usize, batch_bytes: usize) -> Self {
+    pub fn new(
+        kafka: &KafkaClient,
+        transactions: &TransactionsConfig,
+        site: &SiteName,
+        max_record_bytes: usize,
+        batch_bytes: usize,
+    ) -> Self {
         let mut config = spillway_kafka::client_config(kafka, &format!("spillway-collector-{site}"));
         let timeout_ms = transactions.timeout.as_millis();
         let queue_bytes = 2 * transactions.max_bytes.as_usize() + max_record_bytes;
@@ -118,7 +132,7 @@ impl SiteProducer {
     /// # Errors
     /// When librdkafka refuses the settings.
     pub fn new(settings: &ProducerSettings) -> Result<Self, KafkaError> {
-        Ok(Self { topics: HashMap::new(), producer: Rc::new(NativeProducer::new(&settings.config)?) })
+        Ok(Self { topics: HashMap::new(), partitions: HashMap::new(), producer: Rc::new(NativeProducer::new(&settings.config)?) })
     }
 
     /// Fences every older producer of the site. May take [`CALL_TIMEOUT`].
@@ -139,6 +153,31 @@ impl SiteProducer {
         }
         let handle = self.topics.get(topic).ok_or(RDKafkaErrorCode::InvalidTopic)?;
         handle.produce(partition, record, tag)
+    }
+
+    /// A topic has so many partitions now. The client looks by itself only every five minutes, and refuses records for those it does not
+    /// know; so it is asked to look.
+    pub fn expect_partitions(&mut self, topic: &TopicName, partitions: u32) {
+        match self.partitions.get(topic) {
+            None => {
+                self.partitions.insert(topic.clone(), partitions);
+            }
+            Some(known) if *known < partitions => self.refresh(topic, partitions),
+            Some(_) => {}
+        }
+    }
+
+    /// Asks the brokers for a topic's metadata until it shows `partitions`; gives up after a while, since the next attempt asks again.
+    pub fn refresh(&mut self, topic: &TopicName, partitions: u32) {
+        let deadline = Instant::now() + REFRESH_TIMEOUT;
+        while Instant::now() < deadline {
+            let found = self.producer.partitions(topic.as_str(), CALL_TIMEOUT).unwrap_or(0);
+            if found >= partitions {
+                self.partitions.insert(topic.clone(), found);
+                return;
+            }
+            std::thread::sleep(REFRESH_PAUSE);
+        }
     }
 
     /// Takes delivery reports; waits a little for the first. `reports` gets them.

@@ -21,6 +21,7 @@ use spillway_config::KafkaClient;
 use spillway_kafka::events::{Event, EventQueue};
 use spillway_proto::progress::{self, Position, ProgressKey, SessionMarker};
 use spillway_proto::{Partition, SiteName, TopicPartition};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Positions of one site's source partitions.
@@ -51,7 +52,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Site {
     positions: Positions,
-    marker: Option<Marker>,
+    marker: watch::Sender<Option<Marker>>,
     /// Why the site's progress cannot be read: a record of a later version.
     unreadable: Option<String>,
 }
@@ -87,6 +88,7 @@ impl Tail {
     /// When the consumer or its thread cannot be made.
     pub fn start(&self, kafka: &KafkaClient, partitions: u32, stop: CancellationToken) -> Result<(), StartError> {
         let consumer: BaseConsumer<spillway_kafka::Context> = consumer_config(kafka).create_with_context(spillway_kafka::Context)?;
+        if let Err(error) = consumer.fetch_metadata(Some(progress::TOPIC), METADATA_TIMEOUT) { tracing::debug!(%error, "x"); }
         let mut assignment = TopicPartitionList::with_capacity(partitions as usize);
         for partition in 0..partitions {
             let partition = i32::try_from(partition).unwrap_or(i32::MAX);
@@ -111,7 +113,12 @@ impl Tail {
 
     /// The newest marker of a site that was read.
     pub fn marker_of(&self, site: &SiteName) -> Option<Marker> {
-        self.lock().sites.get(site).and_then(|site| site.marker)
+        self.lock().sites.get(site).and_then(|site| *site.marker.borrow())
+    }
+
+    /// Tells when a site's newest marker changes.
+    pub fn watch_marker(&self, site: &SiteName) -> watch::Receiver<Option<Marker>> {
+        self.lock().sites.entry(site.clone()).or_default().marker.subscribe()
     }
 
     /// Begins to wait for a marker. To be called before the marker is committed.
@@ -190,14 +197,16 @@ impl Tail {
             }
             ProgressKey::Session { site } => match value.map(SessionMarker::decode) {
                 Some(Ok(SessionMarker { marker, .. })) => {
-                    state.sites.entry(site).or_default().marker = Some(marker);
+                    state.sites.entry(site).or_default().marker.send_replace(Some(marker));
                     if let Some(waiter) = state.waiters.remove(&marker) {
                         // A waiter that has given up needs no answer.
                         let _gone = waiter.try_send(());
                     }
                 }
                 Some(Err(error)) => state.sites.entry(site).or_default().unreadable = Some(format!("session marker: {error}")),
-                None => state.sites.entry(site).or_default().marker = None,
+                None => {
+                    state.sites.entry(site).or_default().marker.send_replace(None);
+                }
             },
         }
     }
@@ -251,6 +260,8 @@ pub enum StartError {
 
 /// How often the thread looks whether it shall end.
 const POLL: Duration = Duration::from_millis(200);
+
+const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often a wait looks whether anybody still waits.
 const WANTED_CHECK: Duration = Duration::from_millis(100);

@@ -105,7 +105,11 @@ impl Topics {
             reason: error.to_string(),
         })?;
         let (factor, partitions) = (self.shared.config.internal_replication_factor, self.shared.config.progress_partitions);
-        let new = |topic| PROGRESS_SETTINGS.iter().fold(NewTopic::new(topic, partitions, TopicReplication::Fixed(factor)), |new, (key, value)| new.set(key, value));
+        let new = |topic| {
+            PROGRESS_SETTINGS
+                .iter()
+                .fold(NewTopic::new(topic, partitions, TopicReplication::Fixed(factor)), |new, (key, value)| new.set(key, value))
+        };
         self.ensure(&topic, 1, new).await
     }
 
@@ -255,7 +259,9 @@ fn refusal(action: &'static str, topic: &TopicName, code: RDKafkaErrorCode) -> E
         (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed, "create") => acl("Create"),
         (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed, "look up") => acl("Describe"),
         (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed, _) => acl("Alter"),
-        (RDKafkaErrorCode::PolicyViolation, _) => "a policy of the central Kafka forbids it: make the topic by hand or change the policy".to_owned(),
+        (RDKafkaErrorCode::PolicyViolation, _) => {
+            "a policy of the central Kafka forbids it: make the topic by hand or change the policy".to_owned()
+        }
         (RDKafkaErrorCode::InvalidReplicationFactor, _) => {
             "there are fewer brokers than topics.replication_factor: lower it in collector.toml or add brokers".to_owned()
         }

@@ -48,7 +48,7 @@ impl<F: AsRef<Frame>> Backlog<F> {
     }
 
     /// The next section that the open transaction may take. Give it back with [`Self::take`] or [`Self::skip`].
-    pub fn next(&mut self) -> Option<Ready<F>> {
+    pub fn pop(&mut self) -> Option<Ready<F>> {
         while let Some(ready) = self.waiting.pop_front() {
             if !self.cut.contains(&ready.lane) {
                 return Some(ready);
@@ -169,7 +169,7 @@ mod tests {
                 let mut position = centre;
                 let mut left = [share; 3];
                 for _ in 0..most {
-                    let Some(ready) = backlog.next() else { break };
+                    let Some(ready) = backlog.pop() else { break };
                     let lane = ready.lane.0 as usize;
                     prop_assert_eq!(ready.from.value(), position[lane], "in order, without hole or overlap");
                     let take = left[lane].min(end_of(&ready).value() - ready.from.value());
@@ -189,7 +189,7 @@ mod tests {
                     backlog.aborted();
                 }
             }
-            while let Some(ready) = backlog.next() {
+            while let Some(ready) = backlog.pop() {
                 let position = &mut centre[ready.lane.0 as usize];
                 prop_assert_eq!(ready.from.value(), *position);
                 *position = end_of(&ready).value();
@@ -207,7 +207,7 @@ mod tests {
         backlog.push(ready(0, 0, 3));
         backlog.push(ready(1, 0, 3));
         backlog.retire(Lane(0));
-        assert_eq!(backlog.next().unwrap().lane, Lane(1));
+        assert_eq!(backlog.pop().unwrap().lane, Lane(1));
         assert!(backlog.is_drained());
     }
 }

@@ -7,7 +7,7 @@
 //! Invariants:
 //! - A. On each lane, what comes out covers every offset once, in order (a gap that goes back begins a new count).
 //! - B. Parked frames never exceed the limit in bytes, whatever the peer sends.
-//! - C. Sections of a retired lane vanish.
+//! - C. Sections of a lane that was retired, or never announced in this session, vanish.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use spillway_proto::{CloseCode, FrameSeq, Lane, NextOffset, limits};
 /// Most frames that may arrive ahead of a missing one. Far above the streams that a peer may hold open; it bounds the set of their numbers.
 pub const MAX_FRAMES_AHEAD: u64 = 65_536;
 
-/// Most lanes of a session that are remembered after their end, so that their late sections are told from nonsense.
+/// Most lanes of a session that are remembered after their end, so that no number is used twice.
 pub const MAX_RETIRED_LANES: usize = 4 * limits::MAX_LANES;
 
 /// What a parked section costs beside its frame's bytes: its entries in two trees, rounded up.
@@ -50,9 +50,6 @@ pub enum Violation {
     /// A lane number that was announced before.
     #[error("lane {0} is announced twice")]
     LaneReused(Lane),
-    /// A section on a lane that was never announced.
-    #[error("a section on lane {0}, which was not announced")]
-    LaneUnknown(Lane),
     /// A section on a lane whose position was not told yet.
     #[error("a section on lane {0}, which was not resumed yet")]
     LaneNotResumed(Lane),
@@ -108,7 +105,6 @@ impl Violation {
     pub fn close_code(self) -> CloseCode {
         match self {
             Self::LaneReused(_)
-            | Self::LaneUnknown(_)
             | Self::LaneNotResumed(_)
             | Self::FrameRepeated(_)
             | Self::GapBackwards { .. }
@@ -231,10 +227,10 @@ impl<F: AsRef<Frame>> Sequencer<F> {
         let mut duplicates = 0;
         let frame_ref: &Frame = frame.as_ref().as_ref();
         for (index, section) in frame_ref.sections().iter().enumerate() {
-            if self.retired.contains(&section.lane) {
+            // A frame that is sent again may hold lanes of an earlier session that are of no concern any more.
+            let Some(state) = self.lanes.get_mut(&section.lane) else {
                 continue;
-            }
-            let state = self.lanes.get_mut(&section.lane).ok_or(Violation::LaneUnknown(section.lane))?;
+            };
             match judge(section, state.position)? {
                 Verdict::Apply { from, next } => {
                     state.position = LanePosition::At(next);
@@ -298,8 +294,8 @@ impl<F: AsRef<Frame>> Sequencer<F> {
             return Err(Violation::BytesTooMany { bytes, limit: self.limit_bytes });
         }
         self.parked_bytes = bytes;
-        let parked = self.frames.entry(place.0).or_insert(ParkedFrame { sections: 0, bytes: frame_ref.wire_length() });
-        parked.sections += 1;
+        let bytes = frame_ref.wire_length();
+        self.frames.entry(place.0).or_insert(ParkedFrame { sections: 0, bytes }).sections += 1;
         self.parked.insert(place, lane);
         if let Some(state) = self.lanes.get_mut(&lane) {
             state.parked.insert(place, Arc::clone(frame));

@@ -113,9 +113,7 @@ fn is_due(state: &State, upstream: Offset, downstream: Offset) -> bool {
     let (Some(last), Some(last_sync)) = (state.last, state.last_sync) else {
         return true;
     };
-    upstream.value() != last.upstream.value() + 1
-        || downstream < last.downstream
-        || downstream.value() >= last_sync.value() + 1 + MAX_LAG
+    upstream.value() != last.upstream.value() + 1 || downstream < last.downstream || downstream.value() >= last_sync.value() + 1 + MAX_LAG
 }
 
 #[cfg(test)]

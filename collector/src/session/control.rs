@@ -59,11 +59,14 @@ impl ControlReader {
         loop {
             match self.buffer.take() {
                 Ok(Some(bytes)) => {
-                    let message = AgentMessage::decode(bytes).map_err(|error| violation(format!("a control message: {}", exit::chain(&error))))?;
+                    let message =
+                        AgentMessage::decode(bytes).map_err(|error| violation(format!("a control message: {}", exit::chain(&error))))?;
                     self.messages.push_back(message);
                 }
                 Ok(None) => return Ok(()),
-                Err(error) => return Err(ControlError::Refused(Refused::new(CloseCode::LimitExceeded, format!("a control message: {error}")))),
+                Err(error) => {
+                    return Err(ControlError::Refused(Refused::new(CloseCode::LimitExceeded, format!("a control message: {error}"))));
+                }
             }
         }
     }

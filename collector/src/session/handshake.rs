@@ -62,9 +62,8 @@ pub async fn greet(incoming: Incoming, sites: Option<&Path>, handshake_timeout: 
         }
     };
     let refuse = |site, refused| Rejected::Refused { connection: connection.clone(), site, refused };
-    let site = site_name(&connection).map_err(|error| {
-        refuse(None, Refused::new(CloseCode::SiteNameInvalid, spillway_ops::exit::chain(&error)))
-    })?;
+    let site = site_name(&connection)
+        .map_err(|error| refuse(None, Refused::new(CloseCode::SiteNameInvalid, spillway_ops::exit::chain(&error))))?;
     check_site(&site, sites.map(Path::to_owned)).await.map_err(|refused| refuse(Some(site.clone()), refused))?;
     let greeted = tokio::time::timeout(limits::HELLO_TIMEOUT, hello(&connection)).await;
     let greeted = greeted.unwrap_or_else(|_| {
@@ -111,7 +110,9 @@ async fn check_site(site: &SiteName, sites: Option<PathBuf>) -> Result<(), Refus
     let loaded = tokio::task::spawn_blocking(move || SiteFile::load_for(&folder, &name)).await;
     match loaded {
         Ok(Ok(Some(SiteFile { enabled: true, .. }))) => Ok(()),
-        Ok(Ok(Some(_))) => Err(Refused::new(CloseCode::SiteDisabled, format!("the file of site {site} in {} says enabled = false", dir.display()))),
+        Ok(Ok(Some(_))) => {
+            Err(Refused::new(CloseCode::SiteDisabled, format!("the file of site {site} in {} says enabled = false", dir.display())))
+        }
         Ok(Ok(None)) => Err(Refused::new(CloseCode::SiteUnknown, format!("{} has neither {site}.toml nor default.toml", dir.display()))),
         Ok(Err(problems)) => Err(Refused::new(CloseCode::SiteFileInvalid, problems.to_string())),
         Err(error) => Err(Refused::new(CloseCode::Internal, format!("reading the site's file: {error}"))),

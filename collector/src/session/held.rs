@@ -145,7 +145,8 @@ impl Held {
 
     fn check(&mut self, now: Instant) -> Option<Step> {
         let due: Vec<Lane> = self.lanes.iter().filter(|(_, held)| now >= held.since + held.retry_after()).map(|(lane, _)| *lane).collect();
-        let mut remotes: Vec<_> = self.lanes.values().filter(|held| held.reason != HoldReason::TopicRefused).map(|held| held.remote.clone()).collect();
+        let mut remotes: Vec<_> =
+            self.lanes.values().filter(|held| held.reason != HoldReason::TopicRefused).map(|held| held.remote.clone()).collect();
         remotes.sort();
         remotes.dedup();
         for remote in remotes {

@@ -104,7 +104,8 @@ mod tests {
     fn many_acks_are_split() {
         let mut outgoing = Outgoing::new();
         outgoing.ack((0..limits::MAX_ACKS as u32 + 1).map(|lane| (Lane(lane), next(1))).collect());
-        let sizes: Vec<_> = drain(&mut outgoing).iter().map(|message| matches!(message, CollectorMessage::Ack(acks) if acks.len() == 1)).collect();
+        let sizes: Vec<_> =
+            drain(&mut outgoing).iter().map(|message| matches!(message, CollectorMessage::Ack(acks) if acks.len() == 1)).collect();
         assert_eq!(sizes, [false, true]);
     }
 }

@@ -1,6 +1,5 @@
 //! The session's loop: one task, one event at a time.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,7 +86,8 @@ pub async fn run(shared: Arc<Shared>, greeted: Greeted) {
     let press = shared.max_inflight_bytes / 2;
     let (centre, name) = (Arc::clone(&shared.centre), site.clone());
     let started = writer::start(centre, name, Arc::clone(&inbox), Arc::clone(&custody), press, event_sender);
-    let reader = FrameReader { connection: connection.clone(), custody, max_raw_bytes: shared.max_frame_bytes, meters, arrivals: arrival_sender };
+    let reader =
+        FrameReader { connection: connection.clone(), custody, max_raw_bytes: shared.max_frame_bytes, meters, arrivals: arrival_sender };
     let frames = tokio::spawn(reader.run());
     let mut outgoing = Outgoing::new();
     outgoing.push(&CollectorMessage::Welcome(Welcome {
@@ -145,6 +145,7 @@ impl Session {
     async fn work(&mut self) -> Over {
         let (shutdown, superseded) = (self.shared.shutdown.clone(), self.entry.superseded.clone());
         let connection = self.connection.clone();
+        let mut marker = self.shared.centre.tail.watch_marker(&self.site);
         loop {
             let step = tokio::select! {
                 biased;
@@ -152,6 +153,7 @@ impl Session {
                 () = superseded.cancelled() => Err(Over::Close(Refused::new(CloseCode::Superseded, "a newer session of the site took over"))),
                 () = shutdown.cancelled() => Err(Over::ShuttingDown),
                 Some(event) = self.events.recv() => self.on_event(event),
+                Ok(()) = marker.changed() => { self.inbox.push(Command::CheckMarker); Ok(()) }
                 written = write(&mut self.send, &mut self.outgoing) => written,
                 step = self.held.next() => { self.on_held(step); Ok(()) }
                 prepared = self.lanes.prepared() => { self.on_prepared(prepared); Ok(()) }
@@ -330,14 +332,12 @@ fn violated(violation: Violation) -> Over {
 }
 
 /// Writes some of what waits; pends while nothing does. Cancel safe.
-fn write(send: &mut SendStream, outgoing: &mut Outgoing) -> impl Future<Output = Result<(), Over>> {
-    async move {
-        let pending = outgoing.pending();
-        if pending.is_empty() {
-            return std::future::pending().await;
-        }
-        let count = send.write(pending).await.map_err(|_| Over::Lost)?;
-        outgoing.advance(count);
-        Ok(())
+async fn write(send: &mut SendStream, outgoing: &mut Outgoing) -> Result<(), Over> {
+    let pending = outgoing.pending();
+    if pending.is_empty() {
+        return std::future::pending().await;
     }
+    let count = send.write(pending).await.map_err(|_| Over::Lost)?;
+    outgoing.advance(count);
+    Ok(())
 }

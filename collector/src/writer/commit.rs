@@ -100,27 +100,25 @@ impl Writer {
     /// Syncs, then progress. A record that cannot even be queued fails the transaction.
     fn produce_own(&mut self, last: bool) {
         let now_ms = jiff::Timestamp::now().as_millisecond();
-        let mut own: Vec<(Option<TopicName>, Partition, Vec<u8>, Vec<u8>)> = Vec::new();
+        let topic = syncs_topic(&self.centre.policy, &self.site);
         for sync in self.syncs.take(Instant::now(), last) {
-            let topic = syncs_topic(&self.centre.policy, &self.site);
-            own.push((topic, Partition::FIRST, sync.encode_key(), sync.encode_value()));
+            self.attempt.syncs += 1;
+            self.queue_own(topic.as_ref(), Partition::FIRST, &Outgoing::own(&sync.encode_key(), &sync.encode_value(), now_ms));
         }
-        self.attempt.syncs = own.len() as u64;
-        let partition = self.centre.tail.partition_of(&self.site);
+        let (topic, partition) = (TopicName::parse(progress::TOPIC).ok(), self.centre.tail.partition_of(&self.site));
         for (source, position) in self.moved() {
             let key = ProgressKey::Position { site: self.site.clone(), source }.encode();
-            own.push((TopicName::parse(progress::TOPIC).ok(), partition, key, position.encode()));
+            self.queue_own(topic.as_ref(), partition, &Outgoing::own(&key, &position.encode(), now_ms));
         }
-        for (topic, partition, key, value) in own {
-            let record = Outgoing::own(&key, &value, now_ms);
-            let queued = match (&mut self.producer, topic) {
-                (Some(producer), Some(topic)) => producer.produce(&topic, partition.to_kafka(), &record, Attempt::OWN),
-                _ => Err(RDKafkaErrorCode::State),
-            };
-            if let Err(code) = queued {
-                self.attempt.report(Attempt::OWN, Err(code));
-                return;
-            }
+    }
+
+    fn queue_own(&mut self, topic: Option<&TopicName>, partition: Partition, record: &Outgoing<'_>) {
+        let queued = match (&mut self.producer, topic) {
+            (Some(producer), Some(topic)) => producer.produce(topic, partition.to_kafka(), record, Attempt::OWN),
+            _ => Err(RDKafkaErrorCode::State),
+        };
+        if let Err(code) = queued {
+            self.attempt.report(Attempt::OWN, Err(code));
         }
     }
 
@@ -242,7 +240,10 @@ impl Writer {
             }
             thread::sleep(FENCED_WAIT / 100);
         }
-        End::new(CloseCode::CentreUnavailable, format!("the central Kafka gave up the site's transaction ({error}); see transactions.timeout"))
+        End::new(
+            CloseCode::CentreUnavailable,
+            format!("the central Kafka gave up the site's transaction ({error}); see transactions.timeout"),
+        )
     }
 
     /// After an abort: who is to blame, and what is tried next.
@@ -283,6 +284,9 @@ impl Writer {
             topics.forget(&lane.remote).await;
             topics.ensure_remote(&lane.remote, lane.partition_count).await
         });
+        if let Some(producer) = &mut self.producer {
+            producer.refresh(&lane.remote, lane.partition_count);
+        }
         match ensured {
             Ok(()) => self.trouble.begin("write", &format!("{}: {code}", lane.remote)),
             Err(topics::Error::Refused { .. }) => {

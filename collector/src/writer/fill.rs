@@ -33,7 +33,7 @@ impl Writer {
         self.last_used = Instant::now();
         let mut opened: Option<(Arc<HeldFrame>, RawBody)> = None;
         while self.pacer.room() > 0 && !self.attempt.failed {
-            let Some(ready) = self.backlog.next() else {
+            let Some(ready) = self.backlog.pop() else {
                 break;
             };
             let Some(lane) = self.lanes.get(&ready.lane).cloned() else {

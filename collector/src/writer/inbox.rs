@@ -21,6 +21,8 @@ pub enum Command {
     Open(OpenLane),
     /// Commit without waiting for more.
     Flush,
+    /// The site has a new session marker: is it still ours?
+    CheckMarker,
 }
 
 /// A lane that the agent announced.

@@ -214,7 +214,7 @@ impl Writer {
         loop {
             let ending = self.inbox.take(&mut commands, self.next_deadline());
             for command in commands.drain(..) {
-                self.accept(command);
+                self.accept(command)?;
             }
             match ending {
                 Some(Ending::Abandon) => return Err(End::wanted()),
@@ -224,7 +224,7 @@ impl Writer {
         }
     }
 
-    fn accept(&mut self, command: Command) {
+    fn accept(&mut self, command: Command) -> Result<(), End> {
         match command {
             Command::Write(ready) => {
                 if self.lanes.contains_key(&ready.lane) {
@@ -233,7 +233,9 @@ impl Writer {
             }
             Command::Open(open) => self.opens.push_back(open),
             Command::Flush => self.pacer.flush(),
+            Command::CheckMarker => self.check_marker()?,
         }
+        Ok(())
     }
 
     /// One round: data into the transaction, the transaction to its commit, announced lanes in between.
@@ -292,6 +294,9 @@ impl Writer {
             };
             let sync_slot = self.syncs.slot(&open.source);
             let partition = open.source.partition.to_kafka();
+            if let Some(producer) = &mut self.producer {
+                producer.expect_partitions(&open.remote, open.partition_count);
+            }
             let OpenLane { source, topic_id, remote, partition_count, .. } = open;
             let state = LaneState { source, topic_id, remote, partition, partition_count, sync_slot };
             self.lanes.insert(open.lane, state);
@@ -383,12 +388,13 @@ impl Writer {
         open::open(&self.centre, &self.site, self.batch_bytes, &self.inbox)
     }
 
-    /// Before a closed producer is made anew: had another collector taken the site meanwhile, making one would take it back.
+    /// Another session's marker means that it has the site. Asked whenever the marker changes, and before a closed producer is made anew:
+    /// that would take the site back.
     fn check_marker(&self) -> Result<(), End> {
         if self.centre.tail.marker_of(&self.site) == self.marker {
             return Ok(());
         }
-        Err(End::new(CloseCode::Superseded, "another session took the site while this one was idle"))
+        Err(End::new(CloseCode::Superseded, "another collector has taken the site over"))
     }
 
     /// Positions that differ from ours were written by somebody else.

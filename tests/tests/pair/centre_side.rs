@@ -90,7 +90,7 @@ impl CentreSide {
     /// Takes up to `count` sections into the transaction, the last one short by `cut` offsets.
     pub(crate) fn take(&mut self, count: usize, cut: u64) {
         for taken in 1..=count {
-            let Some(ready) = self.session.backlog.next() else { return };
+            let Some(ready) = self.session.backlog.pop() else { return };
             let end = end_of(&ready);
             let short = end.value().saturating_sub(if taken == count { cut } else { 0 });
             let is_data = matches!(ready.frame.0.sections()[ready.section].kind, SectionKind::Data { .. });

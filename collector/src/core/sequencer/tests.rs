@@ -85,7 +85,10 @@ fn what_is_there_is_dropped_and_a_straddling_section_gives_its_tail() {
     assert!(ready.is_empty());
     assert_eq!(arrive(&mut sequencer, 1, &data(3, 7)).unwrap(), ["5", "6"]);
     assert_eq!(arrive(&mut sequencer, 2, &frame(|frame| frame.gap(LANE, at(6), at(9), GapReason::Retention))).unwrap(), ["[9]"]);
-    assert_eq!(arrive(&mut sequencer, 3, &frame(|frame| frame.gap(LANE, at(6), at(9), GapReason::Retention))).unwrap(), Vec::<String>::new());
+    assert_eq!(
+        arrive(&mut sequencer, 3, &frame(|frame| frame.gap(LANE, at(6), at(9), GapReason::Retention))).unwrap(),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -126,7 +129,7 @@ fn only_a_truncated_log_goes_back() {
 #[test]
 fn lanes_must_be_announced_and_resumed_and_retired_ones_vanish() {
     let mut session = Sequencer::new(PLENTY);
-    assert_eq!(arrive(&mut session, 0, &data(0, 1)), Err(Violation::LaneUnknown(LANE)));
+    assert_eq!(arrive(&mut session, 0, &data(0, 1)).unwrap(), Vec::<String>::new(), "of an earlier session");
     session.announce(LANE).unwrap();
     assert_eq!(session.announce(LANE), Err(Violation::LaneReused(LANE)));
     assert_eq!(arrive(&mut session, 1, &data(0, 1)), Err(Violation::LaneNotResumed(LANE)));

@@ -1,8 +1,7 @@
 //! What the tests of the collector share: a central Kafka, a collector, and an agent that says whatever a test wants.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-pub mod agent;
-pub mod centre;
+pub(crate) mod agent;
+pub(crate) mod centre;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,46 +17,50 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use agent::TestAgent;
-pub use centre::Centre;
+pub(crate) use agent::TestAgent;
+pub(crate) use centre::Centre;
 
 /// Nothing in a test takes so long unless it hangs.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A folder with an authority, certificates and configurations.
-pub struct Folder {
+pub(crate) struct Folder {
     dir: TempDir,
 }
 
 /// A collector in this process.
-pub struct Collector {
-    pub address: SocketAddr,
-    pub admin: SocketAddr,
+pub(crate) struct Collector {
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = Self { dir: tempfile::tempdir().unwrap() };
         folder.pki(&["init", "--dir", folder.path("").to_str().unwrap(), "--host", "localhost", "127.0.0.1"]);
         folder
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn site_identity(&self, site: &str) -> Identity {
+    pub(crate) fn issue(&self, site: &str) {
         if !self.path(&format!("{site}.pem")).exists() {
             self.pki(&["issue", site, "--dir", self.path("").to_str().unwrap()]);
         }
-        let files = IdentityFiles { ca: self.path("ca.pem"), cert: self.path(&format!("{site}.pem")), key: self.path(&format!("{site}.key")) };
+    }
+
+    pub(crate) fn identity(&self, site: &str) -> Identity {
+        let files =
+            IdentityFiles { ca: self.path("ca.pem"), cert: self.path(&format!("{site}.pem")), key: self.path(&format!("{site}.key")) };
         Identity::load(&files, Role::Site, SystemTime::now()).unwrap()
     }
 
     /// A certificate with a name that `pki issue` refuses.
-    pub fn issue_unchecked(&self, name: &str) {
+    pub(crate) fn issue_unchecked(&self, name: &str) {
         let read = |name: &str| std::fs::read_to_string(self.path(name)).unwrap();
         let authority = rcgen::KeyPair::from_pem(&read("ca.key")).unwrap();
         let issuer = rcgen::Issuer::from_ca_cert_pem(&read("ca.pem"), authority).unwrap();
@@ -71,7 +74,7 @@ impl Folder {
     }
 
     /// Writes a configuration and answers its path.
-    pub fn config(&self, bootstrap: &str, more: &str) -> PathBuf {
+    pub(crate) fn config(&self, bootstrap: &str, more: &str) -> PathBuf {
         let path = self.path(&format!("collector-{}.toml", rand::random::<u32>()));
         let tls = ["ca", "server", "server"].map(|name| self.path(name).display().to_string());
         let text = format!(
@@ -92,17 +95,18 @@ impl Folder {
 
 impl Collector {
     /// Starts one and waits until it is ready. `more` is appended to its configuration.
-    pub async fn start(folder: &Folder, bootstrap: &str, more: &str) -> Self {
+    pub(crate) async fn start(folder: &Folder, bootstrap: &str, more: &str) -> Self {
         let collector = Self::start_unready(&folder.config(bootstrap, more)).await;
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while !get(collector.admin, "/readyz").await.starts_with("HTTP/1.1 200") {
-            assert!(tokio::time::Instant::now() < deadline, "the collector does not become ready");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        collector.ready().await;
         collector
     }
 
-    pub async fn start_unready(path: &Path) -> Self {
+    /// Waits until it serves.
+    pub(crate) async fn ready(&self) {
+        eventually("the collector is ready", async || get(self.admin, "/readyz").await.starts_with("HTTP/1.1 200").then_some(())).await;
+    }
+
+    pub(crate) async fn start_unready(path: &Path) -> Self {
         let none: [(String, String); 0] = [];
         let config = CollectorConfig::load(path, none).unwrap();
         let files = IdentityFiles { ca: config.tls.ca.clone(), cert: config.tls.cert.clone(), key: config.tls.key.clone() };
@@ -118,30 +122,30 @@ impl Collector {
     }
 
     /// SIGTERM.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         tokio::time::timeout(PATIENCE, self.task).await.expect("the collector does not stop").unwrap();
     }
 
-    pub async fn metric(&self, name: &str) -> f64 {
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
         let text = get(self.admin, "/metrics").await;
         let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
         line.and_then(|line| line.rsplit(' ').next()).map_or(0.0, |value| value.parse().unwrap())
     }
 
-    pub async fn status(&self) -> serde_json::Value {
+    pub(crate) async fn status(&self) -> serde_json::Value {
         let text = get(self.admin, "/status").await;
         serde_json::from_str(text.split("\r\n\r\n").nth(1).unwrap()).unwrap()
     }
 }
 
 /// Bytes that do not compress.
-pub fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     (0..length).map(|_| rand::random()).collect()
 }
 
 /// A plain HTTP request.
-pub async fn get(address: SocketAddr, path: &str) -> String {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
@@ -151,14 +155,14 @@ pub async fn get(address: SocketAddr, path: &str) -> String {
 }
 
 /// Shows the collector's log when a test is run with SPILLWAY_LOG.
-pub fn log() {
+pub(crate) fn log() {
     if std::env::var_os("SPILLWAY_LOG").is_some() {
         let _already = spillway_ops::logging::init(spillway_ops::logging::Format::Text);
     }
 }
 
 /// Waits until `done` answers.
-pub async fn eventually<T>(what: &str, mut done: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut done: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         if let Some(value) = done().await {

@@ -1,5 +1,4 @@
 //! An agent that says whatever a test wants, over real QUIC with a real certificate.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -14,36 +13,36 @@ use spillway_proto::{CloseCode, Lane, NextOffset, Offset, Partition, TopicId, To
 
 use super::{Folder, PATIENCE};
 
-pub struct TestAgent {
-    pub connection: Connection,
-    pub send: SendStream,
+pub(crate) struct TestAgent {
+    pub(crate) connection: Connection,
+    pub(crate) send: SendStream,
     recv: RecvStream,
     buffer: MessageBuffer,
     messages: VecDeque<CollectorMessage>,
-    pub welcome: Welcome,
-    pub seq: u64,
+    pub(crate) welcome: Welcome,
+    pub(crate) seq: u64,
     /// Acknowledged positions.
-    pub acked: HashMap<Lane, u64>,
+    pub(crate) acked: HashMap<Lane, u64>,
     _client: LinkClient,
 }
 
-pub fn hello() -> Hello {
+pub(crate) fn hello() -> Hello {
     Hello { min_version: 1, max_version: 1, software: "test".to_owned() }
 }
 
-pub fn next(value: u64) -> NextOffset {
+pub(crate) fn next(value: u64) -> NextOffset {
     NextOffset::new(value).unwrap()
 }
 
-pub const TOPIC_ID: TopicId = TopicId([7; 16]);
+pub(crate) const TOPIC_ID: TopicId = TopicId([7; 16]);
 
-pub fn open_lane(lane: u32, topic: &str, partition: u32, count: u32) -> OpenLane {
+pub(crate) fn open_lane(lane: u32, topic: &str, partition: u32, count: u32) -> OpenLane {
     let source = TopicPartition { topic: topic.parse().unwrap(), partition: Partition::new(partition).unwrap() };
     OpenLane { lane: Lane(lane), source, topic_id: TOPIC_ID, partition_count: count }
 }
 
 /// Records `first..end` of a lane, each with its offset as value.
-pub fn records(first: u64, end: u64) -> RecordWriter {
+pub(crate) fn records(first: u64, end: u64) -> RecordWriter {
     let mut writer = RecordWriter::new(next(first));
     for offset in first..end {
         let value = format!("{offset}");
@@ -52,35 +51,41 @@ pub fn records(first: u64, end: u64) -> RecordWriter {
     writer
 }
 
-pub fn push(writer: &mut RecordWriter, offset: u64, key: Option<&[u8]>, value: Option<&[u8]>) -> bool {
+pub(crate) fn push(writer: &mut RecordWriter, offset: u64, key: Option<&[u8]>, value: Option<&[u8]>) -> bool {
     writer.push(Offset::new(offset).unwrap(), 1_700_000_000_000 + offset as i64, key, value, std::iter::empty())
 }
 
 /// A frame of whatever `build` puts into it.
-pub fn frame(build: impl FnOnce(&mut FrameBuilder)) -> EncodedFrame {
+pub(crate) fn frame(build: impl FnOnce(&mut FrameBuilder)) -> EncodedFrame {
     let mut builder = FrameBuilder::new();
     build(&mut builder);
     builder.encode(&mut Compressor::new(3).unwrap())
 }
 
 /// A frame with one section of records.
-pub fn data(lane: u32, first: u64, end: u64) -> EncodedFrame {
+pub(crate) fn data(lane: u32, first: u64, end: u64) -> EncodedFrame {
     frame(|frame| frame.data(Lane(lane), records(first, end)))
 }
 
 impl TestAgent {
     /// A session, up to the welcome.
-    pub async fn connect(folder: &Folder, site: &str, address: SocketAddr) -> Self {
+    pub(crate) async fn connect(folder: &Folder, site: &str, address: SocketAddr) -> Self {
         Self::try_connect(folder, site, address, hello()).await.unwrap()
     }
 
-    pub async fn dial(folder: &Folder, site: &str, address: SocketAddr) -> (LinkClient, Result<Connection, String>) {
-        let client = LinkClient::new(&folder.site_identity(site), &LinkSettings::agent(), RateCap::new(None)).unwrap();
+    pub(crate) async fn dial(folder: &Folder, site: &str, address: SocketAddr) -> (LinkClient, Result<Connection, String>) {
+        folder.issue(site);
+        Self::dial_files(folder, site, address).await
+    }
+
+    /// Dials with the certificate that is in the folder.
+    pub(crate) async fn dial_files(folder: &Folder, site: &str, address: SocketAddr) -> (LinkClient, Result<Connection, String>) {
+        let client = LinkClient::new(&folder.identity(site), &LinkSettings::agent(), RateCap::new(None)).unwrap();
         let connection = client.dial_addresses(vec![address], "localhost").await.map_err(|error| error.to_string());
         (client, connection)
     }
 
-    pub async fn try_connect(folder: &Folder, site: &str, address: SocketAddr, hello: Hello) -> Result<Self, CloseCode> {
+    pub(crate) async fn try_connect(folder: &Folder, site: &str, address: SocketAddr, hello: Hello) -> Result<Self, CloseCode> {
         let (client, connection) = Self::dial(folder, site, address).await;
         let connection = connection.unwrap();
         let (mut send, recv) = connection.open_bi().await.map_err(|error| close_code(&error))?;
@@ -97,14 +102,14 @@ impl TestAgent {
         Ok(agent)
     }
 
-    pub async fn say(&mut self, message: AgentMessage) {
+    pub(crate) async fn say(&mut self, message: AgentMessage) {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
         let _closed = self.send.write_all(&bytes).await;
     }
 
     /// Announces a lane and answers where it goes on.
-    pub async fn open(&mut self, open: OpenLane) -> ResumePoint {
+    pub(crate) async fn open(&mut self, open: OpenLane) -> ResumePoint {
         let lane = open.lane;
         self.say(AgentMessage::Open(open)).await;
         loop {
@@ -117,19 +122,19 @@ impl TestAgent {
     }
 
     /// Opens lane 0 of `t-0`, fresh, and starts it at 0.
-    pub async fn open_fresh(&mut self, lane: u32, topic: &str) {
+    pub(crate) async fn open_fresh(&mut self, lane: u32, topic: &str) {
         assert_eq!(self.open(open_lane(lane, topic, 0, 1)).await, ResumePoint::Fresh);
         self.frame(&frame(|frame| frame.start(Lane(lane), NextOffset::ZERO))).await;
     }
 
     /// Sends a frame under the next number.
-    pub async fn frame(&mut self, frame: &EncodedFrame) {
+    pub(crate) async fn frame(&mut self, frame: &EncodedFrame) {
         let seq = self.seq;
         self.seq += 1;
         self.frame_as(seq, frame).await;
     }
 
-    pub async fn frame_as(&self, seq: u64, frame: &EncodedFrame) {
+    pub(crate) async fn frame_as(&self, seq: u64, frame: &EncodedFrame) {
         let mut bytes = Vec::new();
         codec::put_varint(&mut bytes, 0);
         codec::put_varint(&mut bytes, seq);
@@ -138,7 +143,7 @@ impl TestAgent {
     }
 
     /// A stream with these bytes.
-    pub async fn stream(&self, bytes: &[u8]) {
+    pub(crate) async fn stream(&self, bytes: &[u8]) {
         if let Ok(mut stream) = self.connection.open_uni().await {
             let _closed = stream.write_all(bytes).await;
             let _closed = stream.finish();
@@ -146,7 +151,7 @@ impl TestAgent {
     }
 
     /// The next message, or the code that the connection was closed with.
-    pub async fn message(&mut self) -> Result<CollectorMessage, CloseCode> {
+    pub(crate) async fn message(&mut self) -> Result<CollectorMessage, CloseCode> {
         tokio::time::timeout(PATIENCE, self.next_message()).await.expect("no message")
     }
 
@@ -169,7 +174,7 @@ impl TestAgent {
     }
 
     /// Waits until a lane is acknowledged up to `next`.
-    pub async fn acked(&mut self, lane: u32, next: u64) {
+    pub(crate) async fn acked(&mut self, lane: u32, next: u64) {
         while self.acked.get(&Lane(lane)) != Some(&next) {
             match self.message().await.unwrap() {
                 CollectorMessage::Ack(_) => {}
@@ -179,7 +184,7 @@ impl TestAgent {
     }
 
     /// Waits until a lane is held.
-    pub async fn held(&mut self) -> Hold {
+    pub(crate) async fn held(&mut self) -> Hold {
         loop {
             match self.message().await.unwrap() {
                 CollectorMessage::Hold(hold) => return hold,
@@ -190,7 +195,7 @@ impl TestAgent {
     }
 
     /// The code that the collector closes the connection with.
-    pub async fn closed(&mut self) -> CloseCode {
+    pub(crate) async fn closed(&mut self) -> CloseCode {
         loop {
             if let Err(code) = self.message().await {
                 return code;
@@ -200,11 +205,11 @@ impl TestAgent {
 }
 
 /// A gap.
-pub fn gap(lane: u32, first: u64, end: u64, reason: GapReason) -> EncodedFrame {
+pub(crate) fn gap(lane: u32, first: u64, end: u64, reason: GapReason) -> EncodedFrame {
     frame(|frame| frame.gap(Lane(lane), next(first), next(end), reason))
 }
 
-pub fn close_code(error: &ConnectionError) -> CloseCode {
+pub(crate) fn close_code(error: &ConnectionError) -> CloseCode {
     match error {
         ConnectionError::ApplicationClosed(close) => CloseCode::from_code(close.error_code.into_inner()).expect("a known code"),
         other => panic!("not closed by the collector: {other}"),

@@ -1,5 +1,4 @@
-//! The central Kafka of a test: the embedded broker, or a real one where `SPILLWAY_TEST_KAFKA` names it.
-#![expect(clippy::unwrap_used, reason = "tests")]
+//! The central Kafka of a test: the embedded broker, or a real one.
 
 use std::time::{Duration, Instant};
 
@@ -14,61 +13,66 @@ use spillway_broker::{Broker, BrokerOptions};
 
 use super::PATIENCE;
 
-pub struct Centre {
-    pub broker: Option<Broker>,
-    pub bootstrap: String,
+pub(crate) struct Centre {
+    broker: Option<Broker>,
+    pub(crate) bootstrap: String,
 }
 
 /// A record at the centre.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CentralRecord {
-    pub offset: i64,
-    pub key: Option<Vec<u8>>,
-    pub value: Option<Vec<u8>>,
-    pub timestamp: Option<i64>,
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+pub(crate) struct CentralRecord {
+    pub(crate) offset: i64,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) timestamp: Option<i64>,
+    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl Centre {
-    pub async fn embedded() -> Self {
+    pub(crate) async fn embedded() -> Self {
         let broker = Broker::start(BrokerOptions::default()).await.unwrap();
         let bootstrap = broker.bootstrap().to_owned();
         Self { broker: Some(broker), bootstrap }
     }
 
-    /// A real Kafka that runs already.
-    pub fn real() -> Self {
-        let bootstrap = std::env::var("SPILLWAY_TEST_KAFKA").unwrap();
-        Self { broker: None, bootstrap }
+    /// The Kafka that `SPILLWAY_TEST_KAFKA` names.
+    pub(crate) fn real() -> Self {
+        Self { broker: None, bootstrap: std::env::var("SPILLWAY_TEST_KAFKA").expect("SPILLWAY_TEST_KAFKA=host:port") }
+    }
+
+    /// The embedded broker, to be mistreated.
+    pub(crate) fn broker(&self) -> &Broker {
+        self.broker.as_ref().unwrap()
     }
 
     /// Everything committed in a partition.
-    pub async fn read(&self, topic: &str, partition: i32) -> Vec<CentralRecord> {
+    pub(crate) async fn read(&self, topic: &str, partition: i32) -> Vec<CentralRecord> {
         let (bootstrap, topic) = (self.bootstrap.clone(), topic.to_owned());
         tokio::task::spawn_blocking(move || read(&bootstrap, &topic, partition)).await.unwrap()
     }
 
     /// The values as text.
-    pub async fn values(&self, topic: &str) -> Vec<String> {
+    pub(crate) async fn values(&self, topic: &str) -> Vec<String> {
         self.read(topic, 0).await.into_iter().map(|record| String::from_utf8(record.value.unwrap()).unwrap()).collect()
     }
 
-    pub fn admin(&self) -> AdminClient<DefaultClientContext> {
+    pub(crate) fn admin(&self) -> AdminClient<DefaultClientContext> {
         ClientConfig::new().set("bootstrap.servers", &self.bootstrap).create().unwrap()
     }
 
-    pub async fn create(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let new = settings.iter().fold(NewTopic::new(topic, partitions, TopicReplication::Fixed(1)), |new, (key, value)| new.set(key, value));
+    pub(crate) async fn create(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let new =
+            settings.iter().fold(NewTopic::new(topic, partitions, TopicReplication::Fixed(1)), |new, (key, value)| new.set(key, value));
         self.admin().create_topics([&new], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
     }
 
-    pub async fn alter(&self, topic: &str, key: &str, value: &str) {
+    pub(crate) async fn alter(&self, topic: &str, key: &str, value: &str) {
         let alter = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
         self.admin().alter_configs([&alter], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
     }
 
     /// Topics that exist.
-    pub async fn topics(&self) -> Vec<(String, usize)> {
+    pub(crate) async fn topics(&self) -> Vec<(String, usize)> {
         let consumer = consumer(&self.bootstrap);
         let fetch = move || {
             let metadata = consumer.fetch_metadata(None, PATIENCE).unwrap();

@@ -1,17 +1,14 @@
 //! Sessions of sites against a central Kafka: what is written, what is acknowledged, who may write what.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::agent::{TOPIC_ID, data, frame, gap, next, open_lane, push, records};
+use crate::support::{Centre, Collector, Folder, TestAgent, eventually};
 use spillway_proto::frame::GapReason;
 use spillway_proto::message::{AgentMessage, HoldReason, ResumePoint};
 use spillway_proto::mm2::OffsetSync;
 use spillway_proto::record::RecordWriter;
 use spillway_proto::{CloseCode, Lane, NextOffset, Offset, TopicId};
-use support::agent::{TOPIC_ID, data, frame, gap, next, open_lane, push, records};
-use support::{Centre, Collector, Folder, TestAgent, eventually};
 
 fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
     range.map(|n| n.to_string()).collect()
@@ -19,7 +16,7 @@ fn numbers(range: std::ops::Range<u64>) -> Vec<String> {
 
 /// Folder, centre, collector and a session of site `a`.
 async fn session(more: &str) -> (Folder, Centre, Collector, TestAgent) {
-    support::log();
+    crate::support::log();
     let (folder, centre) = (Folder::new(), Centre::embedded().await);
     let collector = Collector::start(&folder, &centre.bootstrap, more).await;
     let agent = TestAgent::connect(&folder, "a", collector.address).await;
@@ -53,7 +50,15 @@ async fn frames_that_overtake_each_other_are_put_in_order() {
     assert_eq!(agent.open(open_lane(0, "t", 0, 2)).await, ResumePoint::Fresh);
     assert_eq!(agent.open(open_lane(1, "t", 1, 2)).await, ResumePoint::Fresh);
     agent.frame_as(2, &data(0, 10, 20)).await;
-    agent.frame_as(3, &frame(|frame| { frame.start(Lane(1), next(5)); frame.data(Lane(1), records(5, 6)); })).await;
+    agent
+        .frame_as(
+            3,
+            &frame(|frame| {
+                frame.start(Lane(1), next(5));
+                frame.data(Lane(1), records(5, 6));
+            }),
+        )
+        .await;
     agent.acked(1, 6).await;
     assert_eq!(agent.acked.get(&Lane(0)), None, "lane 0 waits, lane 1 does not");
     agent.frame_as(1, &data(0, 0, 10)).await;
@@ -69,7 +74,8 @@ async fn a_record_arrives_byte_for_byte() {
     let (_folder, centre, collector, mut agent) = session("").await;
     agent.open_fresh(0, "t").await;
     let mut writer = RecordWriter::new(NextOffset::ZERO);
-    let headers: Vec<(&str, Option<&[u8]>)> = vec![("b", Some(b"1")), ("a", None), ("b", Some(b"")), ("", Some(&[0xff, 0, 7])), ("ü", Some(b"x"))];
+    let headers: Vec<(&str, Option<&[u8]>)> =
+        vec![("b", Some(b"1")), ("a", None), ("b", Some(b"")), ("", Some(&[0xff, 0, 7])), ("ü", Some(b"x"))];
     let offset = |offset| Offset::new(offset).unwrap();
     assert!(writer.push(offset(0), 1_700_000_000_000, None, Some(b""), headers.iter().copied()));
     assert!(writer.push(offset(1), -1, Some(b""), None, std::iter::empty()));
@@ -100,7 +106,16 @@ async fn a_site_writes_under_its_own_prefix_whatever_it_says() {
     let topics: Vec<_> = centre.topics().await.into_iter().map(|(name, _)| name).collect();
     assert_eq!(
         topics,
-        ["a.-", "a....", "a.B.x", "a.a.b.x", "a.mm2-offset-syncs.B.internal", "a.spillway-progress.internal", "mm2-offset-syncs.a.internal", "spillway-progress.internal"]
+        [
+            "a.-",
+            "a....",
+            "a.B.x",
+            "a.a.b.x",
+            "a.mm2-offset-syncs.B.internal",
+            "a.spillway-progress.internal",
+            "mm2-offset-syncs.a.internal",
+            "spillway-progress.internal"
+        ]
     );
     assert_eq!(other.open(open_lane(0, "x", 0, 1)).await, ResumePoint::Fresh, "B's own progress is untouched");
     // A name that Kafka does not have cannot even be said.
@@ -114,17 +129,6 @@ async fn a_site_writes_under_its_own_prefix_whatever_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_lead_to_the_centres_own_topics_are_no_sites() {
-    let (folder, _centre, collector, _agent) = session("").await;
-    for site in ["mm2-offset-syncs", "spillway-progress"] {
-        folder.issue_unchecked(site);
-        let refused = TestAgent::try_connect(&folder, site, collector.address, support::agent::hello()).await.err();
-        assert_eq!(refused, Some(CloseCode::SiteNameInvalid), "{site}");
-    }
-    collector.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_topic_made_anew_begins_with_its_gap() {
     let (folder, centre, collector, mut agent) = session("").await;
     agent.open_fresh(0, "t").await;
@@ -133,7 +137,12 @@ async fn a_topic_made_anew_begins_with_its_gap() {
     let mut open = open_lane(1, "t", 0, 1);
     open.topic_id = TopicId([8; 16]);
     assert_eq!(agent.open(open.clone()).await, ResumePoint::Recreated { previous: TOPIC_ID, next: next(10) });
-    agent.frame(&frame(|frame| { frame.gap(Lane(1), next(10), next(0), GapReason::TopicRecreated); frame.data(Lane(1), records(0, 3)); })).await;
+    agent
+        .frame(&frame(|frame| {
+            frame.gap(Lane(1), next(10), next(0), GapReason::TopicRecreated);
+            frame.data(Lane(1), records(0, 3));
+        }))
+        .await;
     agent.acked(1, 3).await;
     assert_eq!(centre.values("a.t").await, [numbers(0..10), numbers(0..3)].concat());
     assert_eq!(collector.metric("spillway_gaps_total{reason=\"topic_recreated\"}").await, 1.0);
@@ -194,7 +203,12 @@ async fn partitions_are_added_before_the_first_record_of_a_new_one() {
     agent.frame(&data(0, 0, 1)).await;
     agent.acked(0, 1).await;
     assert_eq!(agent.open(open_lane(1, "t", 6, 7)).await, ResumePoint::Fresh);
-    agent.frame(&frame(|frame| { frame.start(Lane(1), next(0)); frame.data(Lane(1), records(0, 2)); })).await;
+    agent
+        .frame(&frame(|frame| {
+            frame.start(Lane(1), next(0));
+            frame.data(Lane(1), records(0, 2));
+        }))
+        .await;
     agent.acked(1, 2).await;
     assert_eq!(centre.read("a.t", 6).await.len(), 2);
     assert!(centre.topics().await.contains(&("a.t".to_owned(), 7)));
@@ -208,11 +222,16 @@ async fn a_refused_record_holds_its_partition_only_and_is_tried_again() {
     agent.open_fresh(0, "t").await;
     agent.open_fresh(1, "other").await;
     let mut writer = records(0, 40);
-    assert!(push(&mut writer, 40, None, Some(&support::noise(100_000))));
+    assert!(push(&mut writer, 40, None, Some(&crate::support::noise(100_000))));
     for offset in 41..50 {
         assert!(push(&mut writer, offset, None, Some(b"after")));
     }
-    agent.frame(&frame(|frame| { frame.data(Lane(0), writer); frame.data(Lane(1), records(0, 10)); })).await;
+    agent
+        .frame(&frame(|frame| {
+            frame.data(Lane(0), writer);
+            frame.data(Lane(1), records(0, 10));
+        }))
+        .await;
     let hold = agent.held().await;
     assert_eq!((hold.lane, hold.next, hold.reason), (Lane(0), next(40), HoldReason::RecordTooLarge));
     assert!(hold.detail.contains("offset 40 of t-0") && hold.detail.contains("max.message.bytes is 20000"), "{}", hold.detail);
