@@ -86,7 +86,7 @@ pub fn describe(config: &AgentConfig) -> Result<String, Error> {
 pub async fn connect(config: &AgentConfig) -> Result<String, Error> {
     let (identity, site) = service::identity(config)?;
     let shares = service::shares(config);
-    let consumer = source::consumer(&config.kafka.client, &site, &shares).map_err(StartError::Kafka)?;
+    let consumer = source::inquirer(&config.kafka.client, &site).map_err(StartError::Kafka)?;
     let servers = config.kafka.client.bootstrap_servers.clone();
     let topics = config.topics.clone();
     let ask = move || consumer.fetch_metadata(None, CONNECT_TIMEOUT).map(|metadata| mirrored(&metadata, &topics));

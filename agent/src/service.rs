@@ -37,7 +37,9 @@ pub enum StartError {
     #[error(transparent)]
     Identity(#[from] spillway_link::identity::Error),
     /// The certificate is for another site.
-    #[error("the configuration says site = \"{configured}\", but {file} is for \"{certified}\": correct site, or issue a certificate for it")]
+    #[error(
+        "the configuration says site = \"{configured}\", but {file} is for \"{certified}\": correct site, or issue a certificate for it"
+    )]
     SiteMismatch {
         /// What the configuration says.
         configured: SiteName,
@@ -146,7 +148,8 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<Ended, 
     let compression_level = config.link.compression_level;
     let settings = Settings { limits, compression_level, budget: Arc::clone(&budget), metrics: metrics.clone() };
     let source = Source::start(Arc::clone(&consumer), settings).map_err(StartError::Source)?;
-    let survey = Survey::start(Arc::clone(&consumer), config.topics.clone()).map_err(StartError::Thread)?;
+    let inquirer = source::inquirer(&config.kafka.client, &site).map_err(StartError::Kafka)?;
+    let survey = Survey::start(inquirer, config.topics.clone()).map_err(StartError::Thread)?;
     let listening = admin.as_ref().map(AdminServer::address);
     let on_ready: Box<dyn FnOnce() + Send> = Box::new(move || notify::ready("spillway-agent", listening, None));
     let parts = Parts { config, link, consumer, source, survey, budget, metrics, board, on_ready: Some(on_ready) };

@@ -20,7 +20,7 @@ mod assignment;
 mod budget;
 mod reader;
 
-pub use assignment::consumer;
+pub use assignment::{consumer, inquirer};
 pub use budget::Budget;
 
 /// The consumer, shared with whoever asks the brokers something.

@@ -10,7 +10,6 @@
 //! [`TRUNCATION_LOOKS`] times before it is believed: a false alarm would send records twice.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -97,15 +96,15 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Starts the thread, which looks at the topics at once.
+    /// Starts the thread, which looks at the topics at once. `client` comes from [`crate::source::inquirer`].
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(consumer: Arc<SiteConsumer>, topics: TopicsConfig) -> std::io::Result<Self> {
+    pub fn start(client: SiteConsumer, topics: TopicsConfig) -> std::io::Result<Self> {
         let (requests, requests_in) = sync_channel(MAX_QUESTIONS);
         let (answers_out, answers) = mpsc::channel(MAX_ANSWERS);
         let surveyor = Surveyor {
-            consumer,
+            client,
             topics,
             requests: requests_in,
             answers: answers_out,
@@ -162,7 +161,7 @@ struct Pending {
 struct Gone;
 
 struct Surveyor {
-    consumer: Arc<SiteConsumer>,
+    client: SiteConsumer,
     topics: TopicsConfig,
     requests: Receiver<Request>,
     answers: mpsc::Sender<Answer>,
@@ -181,6 +180,8 @@ impl Surveyor {
 
     fn turn(&mut self) -> Result<(), Gone> {
         self.receive()?;
+        // Nothing is consumed here, but the client's own events have to be taken.
+        drop(self.client.poll(Duration::ZERO));
         let now = Instant::now();
         let over = |since: Option<Instant>, interval: Duration| since.is_none_or(|since| now.duration_since(since) >= interval);
         if self.refresh || over(self.refreshed, self.topics.refresh_interval) {
@@ -236,14 +237,14 @@ impl Surveyor {
     fn snapshot(&mut self, all: bool) -> Result<Snapshot, Trouble> {
         let mut snapshot = Snapshot::default();
         if all {
-            let metadata = self.consumer.fetch_metadata(None, QUERY_TIMEOUT)?;
+            let metadata = self.client.fetch_metadata(None, QUERY_TIMEOUT)?;
             let names = metadata.topics().iter().map(|topic| topic.name()).filter(|name| self.topics.selects(name));
             let listed = names.filter_map(|name| TopicName::parse(name).ok()).collect::<Vec<_>>();
             snapshot.absent = std::mem::take(&mut self.known).into_iter().filter(|topic| !listed.contains(topic)).collect();
             self.known = listed;
         }
         for topics in self.known.chunks(TOPICS_PER_REQUEST) {
-            for description in describe_topics(self.consumer.client(), topics, QUERY_TIMEOUT)? {
+            for description in describe_topics(self.client.client(), topics, QUERY_TIMEOUT)? {
                 match description.outcome {
                     Ok(shape) => {
                         snapshot.present.insert(description.topic, TopicState { id: shape.id, partitions: shape.partitions });
@@ -281,7 +282,7 @@ impl Surveyor {
         let question = &pending.question;
         let partition = &question.source.partition;
         let (topic, index) = (partition.topic.as_str(), partition.partition.to_kafka());
-        let (start, end) = self.consumer.fetch_watermarks(topic, index, QUERY_TIMEOUT)?;
+        let (start, end) = self.client.fetch_watermarks(topic, index, QUERY_TIMEOUT)?;
         let offset = |offset| NextOffset::from_kafka(offset).ok_or_else(|| Trouble::NoOffset(partition.clone()));
         let log = LogRange { start: offset(start)?, end: offset(end)? };
         let policy = self.policy(question)?;
@@ -307,7 +308,7 @@ impl Surveyor {
                 let (topic, index) = (partition.topic.as_str(), partition.partition.to_kafka());
                 let mut asked = TopicPartitionList::with_capacity(1);
                 asked.add_partition_offset(topic, index, Offset::Offset(time.as_millisecond().max(0)))?;
-                let found = self.consumer.offsets_for_times(asked, QUERY_TIMEOUT)?;
+                let found = self.client.offsets_for_times(asked, QUERY_TIMEOUT)?;
                 let found = found.find_partition(topic, index).ok_or_else(|| Trouble::NoOffset(partition.clone()))?;
                 found.error()?;
                 let offset = match found.offset() {
@@ -321,7 +322,7 @@ impl Surveyor {
 
     fn check_incarnation(&self, source: &LaneSource) -> Result<(), Trouble> {
         let topic = &source.partition.topic;
-        let described = describe_topics(self.consumer.client(), std::slice::from_ref(topic), QUERY_TIMEOUT)?;
+        let described = describe_topics(self.client.client(), std::slice::from_ref(topic), QUERY_TIMEOUT)?;
         for description in described {
             match description.outcome {
                 Ok(shape) if shape.id.is_other_incarnation(source.topic_id) => return Err(Trouble::OtherTopic(topic.clone())),

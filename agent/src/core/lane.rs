@@ -63,6 +63,8 @@ pub struct LaneBook {
     pub origin: Option<ResumePoint>,
     /// Where the lane's data begins: after its start or gap.
     pub base: Option<NextOffset>,
+    /// The lane begins with a gap that goes back: nothing may follow it before it is acknowledged.
+    pub goes_back: bool,
     /// End of what frames hold.
     pub position: Option<NextOffset>,
     /// Committed at the centre; `None`: not even the lane's beginning is.
@@ -83,6 +85,7 @@ impl LaneBook {
             phase: Phase::Live,
             origin: None,
             base: None,
+            goes_back: false,
             position: None,
             acked: None,
             settled: false,

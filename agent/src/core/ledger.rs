@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use spillway_proto::frame::{EncodedFrame, Section, SectionKind};
+use spillway_proto::frame::{EncodedFrame, GapReason, Section, SectionKind};
 use spillway_proto::message::{OpenLane, ResumePoint};
 use spillway_proto::{FrameSeq, Lane, NextOffset, TopicPartition, limits};
 
@@ -227,6 +227,7 @@ impl Ledger {
         let book = self.lanes.get_mut(&lane).filter(|book| book.phase == Phase::Live && book.position.is_none())?;
         book.origin = Some(point);
         book.base = Some(beginning.at());
+        book.goes_back = matches!(beginning, Beginning::Gap(gap) if gap.reason == GapReason::Truncated);
         let kind = match beginning {
             Beginning::Resume { at } => {
                 (book.position, book.acked) = (Some(at), Some(at));
@@ -257,8 +258,7 @@ impl Ledger {
             if open {
                 let first_of_lane = book.position.is_none();
                 advance(book, section)?;
-                let backward = matches!(section.kind, SectionKind::Gap { first, next, .. } if next < first);
-                if let Some(next) = book.base.filter(|_| first_of_lane && !backward) {
+                if let Some(next) = book.base.filter(|_| first_of_lane && !book.goes_back) {
                     attach(&mut self.attachments, section.lane, book, next);
                 }
             }
@@ -463,8 +463,8 @@ impl Ledger {
         let Some(book) = self.lanes.get_mut(&lane) else {
             return;
         };
-        // A backward gap was waiting for this.
-        let opened = book.acked.is_none() && book.base.is_some_and(|base| is_backward(book.origin, base));
+        // A gap that goes back was waiting for this.
+        let opened = book.acked.is_none() && book.goes_back;
         book.acked = Some(next);
         self.commits.insert(book.source.partition.clone(), next);
         if let Some(base) = book.base.filter(|_| opened && book.phase == Phase::Live) {
@@ -539,10 +539,6 @@ impl Ledger {
             self.lanes.remove(&lane);
         }
     }
-}
-
-fn is_backward(origin: Option<ResumePoint>, base: NextOffset) -> bool {
-    matches!(origin, Some(ResumePoint::At(first)) if base < first)
 }
 
 fn attach(attachments: &mut Vec<Attachment>, lane: Lane, book: &mut LaneBook, next: NextOffset) {

@@ -28,6 +28,19 @@ pub fn consumer(kafka: &KafkaClient, site: &SiteName, shares: &Shares) -> Result
     SiteConsumer::from_config_and_context(&config, Context)
 }
 
+/// Makes the client that asks questions. It has its own connections: on the consumer's a broker answers one request after the other, and a
+/// fetch with nothing to fetch takes half a second.
+///
+/// # Errors
+/// As [`consumer`].
+pub fn inquirer(kafka: &KafkaClient, site: &SiteName) -> Result<SiteConsumer, KafkaError> {
+    let mut config = client_config(kafka, &format!("spillway-agent-{site}"));
+    config.set("enable.auto.commit", "false");
+    // The end of a log is its last stable offset, as for the consumer.
+    config.set("isolation.level", "read_committed");
+    SiteConsumer::from_config_and_context(&config, Context)
+}
+
 /// Settings on which correctness rests.
 const OWNED: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),

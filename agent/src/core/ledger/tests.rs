@@ -201,6 +201,22 @@ fn a_drained_lane_ends_after_its_last_ack() {
 }
 
 #[test]
+fn a_topic_made_anew_is_read_at_once_although_its_offsets_are_lower() {
+    let mut fixture = Fixture::new(0);
+    let lane = fixture.ledger.open(source(0)).unwrap().lane;
+    let point = ResumePoint::Recreated { previous: TopicId([9; 16]), next: next(100) };
+    let gap = Gap { first: next(100), next: next(0), reason: GapReason::TopicRecreated };
+    opening(&mut fixture.ledger, lane, point, Beginning::Gap(gap), fixture.now);
+    assert_eq!(fixture.ledger.take_attachments()[0].next, next(0));
+    fixture.ledger.resume(lane, point, fixture.now).unwrap();
+    fixture.push(&[(lane, 0, 5)]);
+    assert_eq!(fixture.sent(), [0, 1]);
+    fixture.ack(lane.0, 5);
+    assert!(fixture.ledger.is_empty());
+    assert_eq!(fixture.ledger.take_attachments(), []);
+}
+
+#[test]
 fn nothing_is_read_before_a_backward_gap_is_acknowledged() {
     let mut fixture = Fixture::new(0);
     let lane = fixture.ledger.open(source(0)).unwrap().lane;

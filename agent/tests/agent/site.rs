@@ -1,0 +1,186 @@
+//! A site: an embedded broker, the agent's files, clients to produce and look.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use spillway_agent::runner::Ended;
+use spillway_agent::service;
+use spillway_broker::{Broker, BrokerOptions};
+use spillway_config::AgentConfig;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::centre::Centre;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+pub(crate) struct Site {
+    pub(crate) broker: Broker,
+    folder: TempDir,
+    collector: String,
+    producer: ThreadedProducer<DefaultProducerContext>,
+    admin: AdminClient<DefaultClientContext>,
+    /// What was produced, by topic and partition, in order.
+    produced: BTreeMap<(String, i32), Vec<String>>,
+    count: u64,
+}
+
+pub(crate) struct Agent {
+    stop: CancellationToken,
+    running: JoinHandle<Result<Ended, service::Error>>,
+}
+
+impl Agent {
+    pub(crate) async fn stop(self) -> Result<Ended, service::Error> {
+        self.stop.cancel();
+        self.ended().await
+    }
+
+    pub(crate) async fn ended(self) -> Result<Ended, service::Error> {
+        tokio::time::timeout(TIMEOUT, self.running).await.expect("the agent ends").unwrap()
+    }
+}
+
+impl Site {
+    pub(crate) async fn start(centre: &Centre) -> Self {
+        let options = BrokerOptions { auto_create_topics: false, ..BrokerOptions::default() };
+        let broker = Broker::start(options).await.unwrap();
+        let folder = TempDir::new().unwrap();
+        centre.issue("plant-7", folder.path());
+        let client = client(&broker);
+        Self {
+            producer: client.create().unwrap(),
+            admin: client.create().unwrap(),
+            collector: centre.address(),
+            broker,
+            folder,
+            produced: BTreeMap::new(),
+            count: 0,
+        }
+    }
+
+    /// Runs the agent; `more` is put at the end of its file, or replaces a table.
+    pub(crate) fn agent(&self, more: &str) -> Agent {
+        let kafka = if more.contains("[kafka]") { "" } else { "[kafka]\n" };
+        let (top, tables) = if more.starts_with('[') { ("", more) } else { (more, "") };
+        let text = format!(
+            "site = 'plant-7'\n{top}[collector]\naddress = '{collector}'\n[tls]\nca = 'ca.pem'\ncert = 'plant-7.pem'\nkey = 'plant-7.key'\n\
+             [admin]\nlisten = 'off'\n[topics]\nrefresh_interval = '1s'\n[link]\nframe_max_bytes = '4KiB'\nframe_linger = '5ms'\n\
+             redial_max = '1s'\n{kafka}{tables}",
+            collector = self.collector,
+        );
+        let path = self.folder.path().join("agent.toml");
+        std::fs::write(&path, text).unwrap();
+        let environment =
+            [("SPILLWAY_KAFKA__BOOTSTRAP_SERVERS", self.broker.bootstrap()), ("SPILLWAY_KAFKA__COMMIT_INTERVAL", "1s".to_owned())];
+        let config = AgentConfig::load(&path, environment).unwrap_or_else(|problems| panic!("{problems}"));
+        let stop = CancellationToken::new();
+        Agent { running: tokio::spawn(service::run(config, stop.clone())), stop }
+    }
+
+    pub(crate) async fn create(&mut self, topic: &str, partitions: i32) {
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        self.admin.create_topics([&new], &AdminOptions::new()).await.unwrap().pop().unwrap().unwrap();
+        self.produced.retain(|(name, _), _| name != topic);
+    }
+
+    pub(crate) async fn grow(&self, topic: &str, partitions: usize) {
+        let new = NewPartitions::new(topic, partitions);
+        self.admin.create_partitions([&new], &AdminOptions::new()).await.unwrap().pop().unwrap().unwrap();
+    }
+
+    pub(crate) async fn delete(&self, topic: &str) {
+        self.admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap().pop().unwrap().unwrap();
+    }
+
+    pub(crate) async fn delete_records(&self, topic: &str, partition: i32, before: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(before)).unwrap();
+        self.admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
+    }
+
+    /// Produces to all partitions in turn.
+    pub(crate) fn produce(&mut self, topic: &str, count: usize, bytes: usize) {
+        let partitions = self.partitions(topic);
+        for n in 0..count {
+            self.send(topic, n as i32 % partitions, bytes);
+        }
+        self.producer.flush(TIMEOUT).unwrap();
+    }
+
+    pub(crate) fn produce_to(&mut self, topic: &str, partition: i32, count: usize, bytes: usize) {
+        // The producer has to learn of a new partition first.
+        while self.partitions(topic) <= partition {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        (0..count).for_each(|_| self.send(topic, partition, bytes));
+        self.producer.flush(TIMEOUT).unwrap();
+    }
+
+    fn send(&mut self, topic: &str, partition: i32, bytes: usize) {
+        self.count += 1;
+        let value = noise(self.count, bytes);
+        let record = BaseRecord::<(), _>::to(topic).partition(partition).payload(&value);
+        self.producer.send(record).map_err(|(error, _)| error).unwrap();
+        self.produced.entry((topic.to_owned(), partition)).or_default().push(value);
+    }
+
+    fn partitions(&self, topic: &str) -> i32 {
+        let metadata = self.producer.client().fetch_metadata(Some(topic), TIMEOUT).unwrap();
+        metadata.topics()[0].partitions().len() as i32
+    }
+
+    /// A transaction of `count` records on partition 0, committed or aborted.
+    pub(crate) fn transaction(&self, topic: &str, count: usize, commit: bool) {
+        let producer: ThreadedProducer<DefaultProducerContext> = client(&self.broker).set("transactional.id", "site").create().unwrap();
+        producer.init_transactions(TIMEOUT).unwrap();
+        producer.begin_transaction().unwrap();
+        for n in 0..count {
+            let value = n.to_string();
+            let record = BaseRecord::<(), _>::to(topic).partition(0).payload(&value);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(TIMEOUT).unwrap();
+        if commit { producer.commit_transaction(TIMEOUT).unwrap() } else { producer.abort_transaction(TIMEOUT).unwrap() }
+    }
+
+    pub(crate) fn values(&self, topic: &str, partition: u32) -> Vec<String> {
+        self.produced.get(&(topic.to_owned(), partition as i32)).cloned().unwrap_or_default()
+    }
+
+    /// What the local group has committed.
+    pub(crate) fn committed(&self, topic: &str, partition: u32) -> Option<u64> {
+        let consumer: BaseConsumer = client(&self.broker).set("group.id", "spillway-plant-7").create().unwrap();
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(topic, partition as i32);
+        match consumer.committed_offsets(asked, TIMEOUT).unwrap().elements()[0].offset() {
+            Offset::Offset(offset) => u64::try_from(offset).ok(),
+            _ => None,
+        }
+    }
+}
+
+/// A number, and letters that hardly compress.
+fn noise(count: u64, bytes: usize) -> String {
+    let mut random = count;
+    let letters = std::iter::repeat_with(|| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'0' + (random >> 57) as u8 % 75)
+    });
+    let number = format!("{count} ");
+    let left = bytes.saturating_sub(number.len());
+    number.chars().chain(letters.take(left)).collect()
+}
+
+fn client(broker: &Broker) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker.bootstrap());
+    config.set("reconnect.backoff.max.ms", "200");
+    config
+}
