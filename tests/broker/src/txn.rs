@@ -49,7 +49,8 @@ pub(crate) struct Initialised {
 #[derive(Debug)]
 struct Transactional {
     identity: Identity,
-    /// What a client claimed for the identity it has now; it may claim it again if the answer was lost.
+    /// The identity that may claim the newest one: what it was asked for with (the answer may have been lost), or what a
+    /// fenced transaction had.
     previous: Option<Identity>,
     timeout: Duration,
     phase: Phase,
@@ -213,13 +214,13 @@ impl Initialised {
 }
 
 impl Transactional {
-    /// Aborts the open transaction, if any, under a new epoch that nobody may claim.
+    /// Aborts the open transaction, if any, under a new epoch, which whoever had the transaction may claim.
     fn fence(&mut self) -> Option<Ending> {
         if !matches!(self.phase, Phase::Ongoing(_)) {
             return None;
         }
-        self.previous = None;
-        self.identity.epoch += 1;
+        self.previous = Some(self.identity);
+        self.identity.epoch = self.identity.epoch.saturating_add(1);
         self.finish(Marker::Abort)
     }
 
@@ -286,6 +287,7 @@ mod tests {
         assert_eq!(endings.len(), 1);
         assert_eq!(endings[0].identity.epoch, identity.epoch + 1);
         assert_eq!(coordinator.end("t", identity, Marker::Commit), Err(ResponseError::ProducerFenced));
+        assert_eq!(coordinator.initialise("t", MINUTE, Some(identity)).identity, Ok(endings[0].identity));
     }
 
     #[test]

@@ -73,6 +73,14 @@ async fn an_unknown_version_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn a_fetch_by_the_id_of_no_topic_says_so() {
+    let broker = Broker::start(BrokerOptions::default()).await.unwrap();
+    let mut client = Client::connect(&broker.bootstrap()).await;
+    let answer = client.ask(requests::fetch(13), 13).await;
+    assert_eq!(answer.responses[0].partitions[0].error_code, ResponseError::UnknownTopicId.code());
+}
+
+#[tokio::test]
 async fn garbage_ends_the_connection_and_nothing_else() {
     let broker = Broker::start(BrokerOptions::default()).await.unwrap();
     for garbage in [&[0_u8, 0, 0, 3, 1, 2, 3][..], &[0, 0, 0, 10, 0, 1, 0, 12, 0, 0, 0, 0, 0xff, 0xff], &[0xff; 64]] {

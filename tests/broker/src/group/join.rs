@@ -345,6 +345,32 @@ mod tests {
     }
 
     #[test]
+    fn only_the_leader_makes_others_join_again_when_it_asks_for_the_same() {
+        let (mut group, now) = (Group::default(), Instant::now());
+        let (leader, _answer) = enter(&mut group, now);
+        let (follower, _waiting) = enter(&mut group, now);
+        group.join(join(&leader), now).try_recv().unwrap().unwrap();
+        sync_all(&mut group, &leader, now).unwrap();
+        let again = group.join(join(&follower), now).try_recv().unwrap().unwrap();
+        assert_eq!((again.number, group.state()), (2, "Stable"));
+        assert!(group.join(join(&leader), now).try_recv().is_err(), "it waits for the follower");
+        assert_eq!(group.state(), "PreparingRebalance");
+    }
+
+    #[test]
+    fn a_static_member_that_restarts_keeps_the_generation() {
+        let (mut group, now) = (Group::default(), Instant::now());
+        let fixed = || Join { instance_id: Some(StrBytes::from_static_str("i")), ..join("") };
+        let first = group.join(fixed(), now).try_recv().unwrap().unwrap();
+        let caller = Caller { member_id: &first.member_id, instance_id: Some("i"), generation: 1 };
+        let sync = Sync { assignments: HashMap::from([(first.member_id.clone(), Bytes::from_static(b"mine"))]) };
+        assert_eq!(group.sync(caller, sync, now).try_recv().unwrap().unwrap(), "mine");
+        let second = group.join(fixed(), now).try_recv().unwrap().unwrap();
+        assert_eq!((second.number, second.skip_assignment, group.state()), (1, true, "Stable"));
+        assert_eq!(group.heartbeat(caller, now), Err(ResponseError::FencedInstanceId));
+    }
+
+    #[test]
     fn the_group_is_empty_when_the_last_one_leaves() {
         let (mut group, now) = (Group::default(), Instant::now());
         let (first, _answer) = enter(&mut group, now);

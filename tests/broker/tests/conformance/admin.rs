@@ -22,7 +22,7 @@ pub(crate) fn a_topic_made_anew_has_another_id(target: &Target) {
     eventually("the topic can be made anew", || target.create(&topic, 2, &[]).is_ok());
     let second = topic_id(&target.admin(), &topic).unwrap();
     assert_ne!(first, second);
-    assert_eq!(target.watermarks(&topic, 0, "read_committed"), (0, 0));
+    target.expect_watermarks(&topic, 0, "read_committed", (0, 0));
 }
 
 pub(crate) fn topics_that_cannot_be_are_refused(target: &Target) {
@@ -52,11 +52,11 @@ pub(crate) fn partitions_are_added_and_never_removed(target: &Target) {
     eventually("the partitions are there", || partitions(target, &topic) == 3);
     sender.text(&topic, 0, "still");
     sender.delivered();
-    assert_eq!(target.committed(&topic, 0), ["kept", "still"]);
+    target.expect_committed(&topic, 0, &["kept", "still"]);
     let fresh = target.producer(&[]);
     fresh.text(&topic, 2, "new");
     fresh.delivered();
-    assert_eq!(target.committed(&topic, 2), ["new"]);
+    target.expect_committed(&topic, 2, &["new"]);
 }
 
 pub(crate) fn topics_have_kafkas_defaults(target: &Target) {

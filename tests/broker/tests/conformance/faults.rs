@@ -32,7 +32,7 @@ fn cut_connections_neither_lose_nor_repeat_records() {
         done.store(true, Ordering::Relaxed);
     });
     assert_eq!(sender.delivered().len(), 2_000);
-    assert_eq!(target.committed(&topic, 0), (0..2_000).map(|n| n.to_string()).collect::<Vec<_>>());
+    target.expect_committed(&topic, 0, &(0..2_000).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
 /// Two producers commit and abort at random while answers get lost, coordinators are busy and connections break: what is
@@ -116,8 +116,8 @@ fn a_request_without_an_answer_is_repeated_without_effect() {
         sender.commit();
         sender.delivered();
     }
-    assert_eq!(target.committed(&topic, 0), ["0", "1", "2"]);
-    assert_eq!(target.watermarks(&topic, 0, "read_committed"), (0, 6), "each commit wrote one marker");
+    target.expect_committed(&topic, 0, &["0", "1", "2"]);
+    target.expect_watermarks(&topic, 0, "read_committed", (0, 6));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn injected_errors_have_no_effect_and_end() {
     sender.begin();
     sender.text(&topic, 0, "once");
     sender.commit();
-    assert_eq!(target.committed(&topic, 0), ["once"]);
+    target.expect_committed(&topic, 0, &["once"]);
     assert_eq!(sender.delivered(), [0]);
 
     faults(&target).fail_next(ApiKey::Produce, ResponseError::TopicAuthorizationFailed).unwrap();
@@ -163,7 +163,7 @@ fn a_stopped_broker_comes_back_with_all_it_had() {
     target.runtime.block_on(broker.resume()).unwrap();
     sender.text(&topic, 0, "after");
     sender.commit();
-    assert_eq!(target.committed(&topic, 0), ["before", "meanwhile", "after"]);
+    target.expect_committed(&topic, 0, &["before", "meanwhile", "after"]);
 }
 
 #[test]
@@ -213,9 +213,9 @@ fn retention_deletes_what_is_too_old_or_too_much() {
         }
     }
     target.broker.as_ref().unwrap().enforce_retention();
-    assert_eq!(target.watermarks(&old, 0, "read_committed"), (2, 3));
-    assert_eq!(target.watermarks(&much, 0, "read_committed"), (2, 5));
-    assert_eq!(target.watermarks(&kept, 0, "read_committed"), (0, 5));
+    target.expect_watermarks(&old, 0, "read_committed", (2, 3));
+    target.expect_watermarks(&much, 0, "read_committed", (2, 5));
+    target.expect_watermarks(&kept, 0, "read_committed", (0, 5));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -61,9 +61,10 @@ pub(crate) fn deleted_records_are_out_of_range(target: &Target) {
     let topic = target.topic("deleted", 1, &[]);
     one_batch(target, &topic, "none", 0);
     delete_below(target, &topic, Offset::Offset(4)).unwrap();
-    assert_eq!(target.watermarks(&topic, 0, "read_committed"), (4, 10));
+    target.expect_watermarks(&topic, 0, "read_committed", (4, 10));
     let got = target.read(&topic, 0, "read_committed");
     assert_eq!(got.first().map(|got| got.offset), Some(4));
+    assert_eq!(find(&target.consumer(&[]), &topic, 0), Offset::Offset(4), "deleted records are not found by their time");
 
     let strict = target.consumer(&[]);
     assign(&strict, &topic, 0, Offset::Offset(3));
@@ -75,7 +76,7 @@ pub(crate) fn deleted_records_are_out_of_range(target: &Target) {
     assert_eq!(to_the_end(&lenient, 1).len(), 6);
 
     delete_below(target, &topic, Offset::End).unwrap();
-    assert_eq!(target.watermarks(&topic, 0, "read_committed"), (10, 10));
+    target.expect_watermarks(&topic, 0, "read_committed", (10, 10));
     one_batch(target, &topic, "none", 0);
     assert_eq!(target.read(&topic, 0, "read_committed").first().map(|got| got.offset), Some(10));
 }
@@ -133,11 +134,15 @@ fn find_times(target: &Target, codec: &str) {
         (first + 1_055, Offset::Offset(16)),
         (first + 1_091, Offset::End),
     ] {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&topic, 0, Offset::Offset(time)).unwrap();
-        let found = consumer.offsets_for_times(list, PATIENCE).unwrap();
-        assert_eq!(found.elements()[0].offset(), offset, "{codec}, {} ms after the first", time - first);
+        assert_eq!(find(&consumer, &topic, time), offset, "{codec}, {} ms after the first", time - first);
     }
+}
+
+/// The offset of the first record at or after a time.
+fn find(consumer: &BaseConsumer, topic: &str, time: i64) -> Offset {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Offset(time)).unwrap();
+    consumer.offsets_for_times(list, PATIENCE).unwrap().elements()[0].offset()
 }
 
 fn delete_below(target: &Target, topic: &str, offset: Offset) -> Result<(), RDKafkaErrorCode> {

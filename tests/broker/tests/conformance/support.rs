@@ -1,6 +1,7 @@
 //! What the checks share: a broker to check, producers, readers.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -119,6 +120,31 @@ impl Target {
     /// The values that `read_committed` sees, as text.
     pub(crate) fn committed(&self, topic: &str, partition: i32) -> Vec<String> {
         self.read(topic, partition, "read_committed").iter().map(Got::text).collect()
+    }
+
+    /// The values that `read_committed` must see. Apache Kafka answers a commit a moment before it writes the markers.
+    pub(crate) fn expect_committed(&self, topic: &str, partition: i32, expected: &[impl AsRef<str>]) {
+        let expected: Vec<_> = expected.iter().map(AsRef::as_ref).collect();
+        self.expect(&expected, || self.committed(topic, partition));
+    }
+
+    /// The first and next offset that this isolation level must see.
+    pub(crate) fn expect_watermarks(&self, topic: &str, partition: i32, isolation: &str, expected: (i64, i64)) {
+        self.expect(&expected, || self.watermarks(topic, partition, isolation));
+    }
+
+    /// Compares; on Apache Kafka again and again, on the embedded broker, which does things at once, only once.
+    fn expect<E: PartialEq<T> + Debug, T: Debug>(&self, expected: &E, find: impl Fn() -> T) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = find();
+            if *expected == found {
+                return;
+            }
+            let more = self.broker.is_none() && Instant::now() < deadline;
+            assert!(more, "expected {expected:?}, found {found:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// First and next offset as this isolation level sees them.

@@ -15,7 +15,7 @@ pub(crate) fn committed_is_seen_and_aborted_is_not(target: &Target) {
     for (value, commit) in [("a", false), ("b", true), ("c", false), ("d", true)] {
         transact(&sender, &topic, value, commit);
     }
-    assert_eq!(target.committed(&topic, 0), ["b", "d"]);
+    target.expect_committed(&topic, 0, &["b", "d"]);
     let all: Vec<_> = target.read(&topic, 0, "read_uncommitted").iter().map(Got::text).collect();
     assert_eq!(all, ["a", "b", "c", "d"]);
 }
@@ -24,16 +24,16 @@ pub(crate) fn markers_take_an_offset(target: &Target) {
     let topic = target.topic("markers", 1, &[]);
     let sender = target.transactional(&target.name("txn"));
     transact(&sender, &topic, "a", true);
-    assert_eq!(target.watermarks(&topic, 0, "read_uncommitted"), (0, 2));
+    target.expect_watermarks(&topic, 0, "read_uncommitted", (0, 2));
     transact(&sender, &topic, "b", false);
     transact(&sender, &topic, "c", true);
-    assert_eq!(target.watermarks(&topic, 0, "read_committed"), (0, 6));
+    target.expect_watermarks(&topic, 0, "read_committed", (0, 6));
     let offsets: Vec<_> = target.read(&topic, 0, "read_committed").iter().map(|got| got.offset).collect();
     assert_eq!(offsets, [0, 4]);
     // A transaction without records writes no marker.
     sender.begin();
     sender.commit();
-    assert_eq!(target.watermarks(&topic, 0, "read_committed"), (0, 6));
+    target.expect_watermarks(&topic, 0, "read_committed", (0, 6));
 }
 
 pub(crate) fn an_open_transaction_hides_what_follows(target: &Target) {
@@ -47,9 +47,9 @@ pub(crate) fn an_open_transaction_hides_what_follows(target: &Target) {
     sender.delivered();
     other.text(&topic, 0, "after");
     other.delivered();
-    assert_eq!(target.committed(&topic, 0), ["before"]);
-    assert_eq!(target.watermarks(&topic, 0, "read_committed"), (0, 1));
-    assert_eq!(target.watermarks(&topic, 0, "read_uncommitted"), (0, 3));
+    target.expect_committed(&topic, 0, &["before"]);
+    target.expect_watermarks(&topic, 0, "read_committed", (0, 1));
+    target.expect_watermarks(&topic, 0, "read_uncommitted", (0, 3));
 
     // A consumer that waits at the last stable offset sees the rest as soon as the transaction ends.
     let consumer = target.consumer(&[("isolation.level", "read_committed"), ("fetch.wait.max.ms", "8000")]);
@@ -68,15 +68,15 @@ pub(crate) fn a_second_producer_fences_the_first(target: &Target) {
     first.text(&topic, 0, "first");
     first.delivered();
     let second = target.transactional(&id);
-    assert_eq!(target.committed(&topic, 0), [""; 0]);
-    assert_eq!(target.watermarks(&topic, 0, "read_committed"), (0, 2), "the open transaction was aborted");
+    target.expect_committed(&topic, 0, &[""; 0]);
+    target.expect_watermarks(&topic, 0, "read_committed", (0, 2));
     first.text(&topic, 0, "zombie");
     let outcome = first.flush();
     assert!(outcome[0].is_err(), "{outcome:?}");
     let error = first.producer.commit_transaction(PATIENCE).unwrap_err();
     assert!(is_fatal(&first, &error), "{error}");
     transact(&second, &topic, "second", true);
-    assert_eq!(target.committed(&topic, 0), ["second"]);
+    target.expect_committed(&topic, 0, &["second"]);
 }
 
 /// The marker of the fencing abort bears an epoch of its own. If it did not reset the sequence numbers, the first batches
@@ -97,7 +97,7 @@ pub(crate) fn an_epoch_after_an_abort_by_fencing_has_its_data(target: &Target) {
     }
     let last = target.transactional(&id);
     transact(&last, &topic, "last", true);
-    assert_eq!(target.committed(&topic, 0), ["kept 0", "kept 1", "kept 2", "kept 3", "last"]);
+    target.expect_committed(&topic, 0, &["kept 0", "kept 1", "kept 2", "kept 3", "last"]);
 }
 
 pub(crate) fn many_transactions_of_one_producer(target: &Target) {
@@ -114,7 +114,7 @@ pub(crate) fn many_transactions_of_one_producer(target: &Target) {
         }
         if commit { sender.commit() } else { sender.abort() }
     }
-    assert_eq!(target.committed(&topic, 0), kept);
+    target.expect_committed(&topic, 0, &kept);
 }
 
 pub(crate) fn a_transaction_spans_partitions(target: &Target) {
@@ -129,8 +129,8 @@ pub(crate) fn a_transaction_spans_partitions(target: &Target) {
         if commit { sender.commit() } else { sender.abort() }
     }
     for (topic, partition) in places {
-        assert_eq!(target.committed(topic, partition), ["a", "c"]);
-        assert_eq!(target.watermarks(topic, partition, "read_committed"), (0, 6));
+        target.expect_committed(topic, partition, &["a", "c"]);
+        target.expect_watermarks(topic, partition, "read_committed", (0, 6));
     }
 }
 
@@ -170,7 +170,7 @@ pub(crate) fn a_transaction_times_out(target: &Target) {
     assert!(is_fatal(&sender, &error), "{error}");
     let next = target.transactional(&id);
     transact(&next, &topic, "next", true);
-    assert_eq!(target.committed(&topic, 0), ["next"]);
+    target.expect_committed(&topic, 0, &["next"]);
 }
 
 pub(crate) fn an_open_transaction_bounds_the_search_by_time(target: &Target) {
@@ -189,7 +189,7 @@ pub(crate) fn an_open_transaction_bounds_the_search_by_time(target: &Target) {
     assert_eq!(find("read_uncommitted"), Offset::Offset(0));
     assert_eq!(find("read_committed"), Offset::End);
     sender.commit();
-    assert_eq!(find("read_committed"), Offset::Offset(0));
+    eventually("the committed record is found", || find("read_committed") == Offset::Offset(0));
 }
 
 pub(crate) fn records_in_the_middle_of_an_aborted_transaction_stay_hidden(target: &Target) {
@@ -202,6 +202,7 @@ pub(crate) fn records_in_the_middle_of_an_aborted_transaction_stay_hidden(target
     }
     sender.abort();
     transact(&sender, &topic, "kept", true);
+    target.expect_committed(&topic, 0, &["kept"]);
     for start in [0, 3, 9, 10, 11] {
         let got = target.read_from(&topic, 0, Offset::Offset(start), "read_committed");
         assert_eq!(got.iter().map(Got::text).collect::<Vec<_>>(), ["kept"], "from {start}");
@@ -229,7 +230,7 @@ pub(crate) fn a_refused_record_aborts_and_the_producer_goes_on(target: &Target) 
         });
         assert!(committed, "the second attempt in round {round}");
     }
-    assert_eq!(target.committed(&topic, 0), ["kept 0", "kept 1", "kept 2"]);
+    target.expect_committed(&topic, 0, &["kept 0", "kept 1", "kept 2"]);
 }
 
 pub(crate) fn transactional_offsets_need_the_current_generation(target: &Target) {
