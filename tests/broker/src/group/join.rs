@@ -371,6 +371,19 @@ mod tests {
     }
 
     #[test]
+    fn members_are_not_blamed_for_the_time_the_broker_was_away() {
+        let (mut group, now) = (Group::default(), Instant::now());
+        let (first, _answer) = enter(&mut group, now);
+        let later = now + Duration::from_secs(11);
+        group.forgive(later);
+        group.expire(later);
+        let caller = Caller { member_id: &first, instance_id: None, generation: 1 };
+        assert_eq!(group.heartbeat(caller, later), Ok(()));
+        group.expire(later + Duration::from_secs(11));
+        assert_eq!(group.heartbeat(caller, later), Err(ResponseError::UnknownMemberId));
+    }
+
+    #[test]
     fn the_group_is_empty_when_the_last_one_leaves() {
         let (mut group, now) = (Group::default(), Instant::now());
         let (first, _answer) = enter(&mut group, now);
