@@ -9,7 +9,7 @@
 //! | module | what for |
 //! |---|---|
 //! | [`core`] | every decision, without I/O: batching, the books, beginnings, redialling, topics |
-//! | [`memory`] | how `memory_max` is shared out |
+//! | [`memory`], [`allocator`] | how `memory_max` is shared out; large buffers go back to the system |
 //! | [`source`] | the thread that reads the site's Kafka and builds frames |
 //! | [`survey`] | the thread that asks the site's Kafka for topics and positions |
 //! | [`session`] | one QUIC session with a collector |
@@ -19,6 +19,7 @@
 //! | [`check`] | what `check` tells |
 //! | [`cli`] | the command line |
 
+pub mod allocator;
 pub mod check;
 pub mod cli;
 pub mod core;

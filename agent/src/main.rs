@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser};
 use spillway_agent::cli::{Cli, Command, ConfigFile};
 use spillway_agent::status::Status;
-use spillway_agent::{check, runner, service};
+use spillway_agent::{allocator, check, runner, service};
 use spillway_config::{AGENT_REFERENCE, AgentConfig, LogFormat, Problems};
 use spillway_ops::{Exit, cli, exit, logging, signals, status};
 
@@ -16,6 +16,7 @@ use spillway_ops::{Exit, cli, exit, logging, signals, status};
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9610);
 
 fn main() -> ExitCode {
+    allocator::give_back_large_blocks();
     let outcome = match Cli::parse().command {
         Command::Run(file) => run(&file),
         Command::Check { file, connect } => check(&file, connect),

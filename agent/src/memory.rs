@@ -3,6 +3,7 @@
 //! | share | of what | bound |
 //! |---|---|---|
 //! | process | code, stacks, allocator, tables of lanes | [`PROCESS_BYTES`] |
+//! | allocator | holes that cannot be given back | a sixteenth |
 //! | link | control messages, datagrams, TLS; frames in flight are shared with the ledger, not copied | [`LINK_BYTES`] |
 //! | frame | the open frame, a sealed one, its compressed copy | 4 x the frame's largest size |
 //! | compressor | zstd's tables | by level, at most 12 x the frame's size |
@@ -14,9 +15,11 @@
 
 use rdkafka::config::ClientConfig;
 
-/// What the process needs whatever it does, in bytes: measured 13 to 15 MiB resident with librdkafka, OpenSSL and rustls,
-/// fragmentation of the heap under load included.
+/// What the process needs whatever it does, in bytes: measured 13 to 15 MiB resident with librdkafka, OpenSSL and rustls.
 pub const PROCESS_BYTES: usize = 16 * MIB;
+
+/// This part of `memory_max` is for what the allocator cannot give back under load (see [`crate::allocator`]).
+const ALLOCATOR_PART: usize = 16;
 
 /// Datagrams, TLS and control messages, in bytes.
 pub const LINK_BYTES: usize = MIB;
@@ -43,7 +46,7 @@ pub struct Shares {
 impl Shares {
     /// Shares `memory_max` bytes out. `frame_max_bytes` is what the configuration asks for; it is cut to what fits.
     pub fn of(memory_max: usize, frame_max_bytes: usize, compression_level: i32) -> Self {
-        let variable = memory_max.saturating_sub(PROCESS_BYTES + LINK_BYTES);
+        let variable = memory_max.saturating_sub(PROCESS_BYTES + LINK_BYTES + memory_max / ALLOCATOR_PART);
         // So that the frame's share and the compressor's stay below half of what is variable.
         let most = if compression_level <= CHEAP_LEVEL { variable / 16 } else { variable / 32 };
         let frame_bytes = frame_max_bytes.min(most);
@@ -62,7 +65,7 @@ impl Shares {
         }
     }
 
-    /// Everything together, in bytes: at most `memory_max`.
+    /// Everything together, in bytes: at most `memory_max` less the allocator's part.
     pub fn total_bytes(&self) -> usize {
         let prefetch = self.prefetch_bytes + self.prefetch_records * RECORD_BOOK_BYTES + FETCH_GROWTH * self.fetch_bytes;
         PROCESS_BYTES + LINK_BYTES + BUILDERS * self.frame_bytes + self.compressor_bytes + self.in_flight_bytes + prefetch
@@ -130,7 +133,7 @@ mod tests {
                     let (memory, frame) = (memory_mib * MIB, frame_kib * KIB);
                     let shares = Shares::of(memory, frame.min(memory / 16), level);
                     let case = format!("{memory_mib} MiB, frames of {frame_kib} KiB, level {level}: {shares:?}");
-                    assert!(shares.total_bytes() <= memory, "{case}");
+                    assert!(shares.total_bytes() <= memory - memory / ALLOCATOR_PART, "{case}");
                     assert!(shares.in_flight_bytes >= 4 * shares.frame_bytes, "{case}");
                     assert!(shares.in_flight_bytes >= 3 * MIB && shares.prefetch_bytes >= MIB, "{case}");
                 }

@@ -27,8 +27,8 @@ const MAX_CONTROL_MESSAGES: usize = spillway_proto::limits::MAX_LANES + 1024;
 /// Most events that may wait for the runner. The reader waits when it is full, and QUIC's flow control holds the collector back.
 const MAX_EVENTS: usize = 1024;
 
-/// Frames that are being sent at the same time; below the number of streams that a collector allows.
-pub const MAX_SENDING: usize = 48;
+/// Frames that wait to be handed to QUIC. Enough to keep it busy while the runner does something else.
+pub const MAX_SENDING: usize = 8;
 
 /// What a session tells the runner.
 #[derive(Debug)]
@@ -242,34 +242,24 @@ async fn write(mut send: SendStream, mut messages: mpsc::Receiver<AgentMessage>)
     }
 }
 
-/// Sends frames, each on its own stream, up to [`MAX_SENDING`] at a time.
+/// Sends frames, each on its own stream, one after the other: a frame is given to QUIC as a whole before the next one. QUIC's send window holds
+/// several, so the line is never idle; were they written side by side, each would get a share of the window, and none would be finished soon.
 async fn send_frames(connection: Connection, mut frames: mpsc::Receiver<Outgoing>, events: mpsc::Sender<Event>) {
-    let mut sending = JoinSet::new();
-    loop {
-        tokio::select! {
-            frame = frames.recv(), if sending.len() < MAX_SENDING => match frame {
-                Some(frame) => drop(sending.spawn(send_frame(connection.clone(), frame))),
-                None => return,
-            },
-            Some(sent) = sending.join_next() => match sent {
-                Ok(Ok(())) => {
-                    if events.send(Event::Sent).await.is_err() {
-                        return;
-                    }
-                }
-                // A stream that is refused or reset leaves a hole for good: only a new session fills it.
-                Ok(Err(_)) | Err(_) => {
-                    close(&connection, CloseCode::ProtocolViolation, "a frame's stream was stopped");
-                    return;
-                }
-            },
+    while let Some(frame) = frames.recv().await {
+        if send_frame(&connection, frame).await.is_err() {
+            // A stream that is refused or reset leaves a hole for good: only a new session fills it.
+            close(&connection, CloseCode::ProtocolViolation, "a frame's stream was stopped");
+            return;
+        }
+        if events.send(Event::Sent).await.is_err() {
+            return;
         }
     }
 }
 
-async fn send_frame(connection: Connection, frame: Outgoing) -> Result<(), Broken> {
+async fn send_frame(connection: &Connection, frame: Outgoing) -> Result<(), Broken> {
     let mut stream = connection.open_uni().await.map_err(|_| Broken::Connection)?;
-    // Earlier frames first: half of each of ten frames serves nobody.
+    // What is lost of an earlier frame is repeated before a later one goes on.
     let age = i32::try_from(frame.seq.0).unwrap_or(i32::MAX);
     stream.set_priority(-age).map_err(|_| Broken::Connection)?;
     let mut prefix = Vec::with_capacity(16);

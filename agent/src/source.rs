@@ -33,7 +33,7 @@ const MAX_COMMANDS: usize = 65_536;
 const MAX_EVENTS: usize = 256;
 
 /// How long one poll may wait: commands are looked at after it.
-const POLL_TIME: Duration = Duration::from_millis(20);
+const POLL_TIME: Duration = Duration::from_millis(50);
 
 /// What the source is told.
 #[derive(Debug)]

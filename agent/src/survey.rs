@@ -7,7 +7,7 @@
 //! outgrows its old length within them. A shorter new log is told at once, by an offset that has vanished.
 //!
 //! A leader that was just elected may know of less than the one before it for a moment. So a log that seems truncated is looked at
-//! [`TRUNCATION_LOOKS`] times before it is believed: a false alarm would send records twice.
+//! three times before it is believed: a false alarm would send records twice.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -33,6 +33,9 @@ pub const ID_CHECK: Duration = Duration::from_secs(5);
 
 /// Looks at a log that seems truncated, [`RETRY_PAUSE`] apart, before it is believed.
 const TRUNCATION_LOOKS: u32 = 3;
+
+/// Looks, [`RETRY_PAUSE`] apart, after which a topic that is not the one asked about is taken for gone.
+const OTHER_TOPIC_LOOKS: u32 = 30;
 
 /// How long the site's Kafka may take for one answer.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -153,6 +156,8 @@ enum Trouble {
 struct Pending {
     question: Box<Question>,
     due: Instant,
+    /// How often the topic was found to be another one, or none.
+    other_topic: u32,
     /// A truncation seen, and how often in a row.
     suspected: Option<(Beginning, u32)>,
 }
@@ -207,7 +212,7 @@ impl Surveyor {
         loop {
             match self.requests.recv_timeout(wait) {
                 Ok(Request::Ask(question)) => {
-                    self.questions.insert(question.lane, Pending { question, due: Instant::now(), suspected: None });
+                    self.questions.insert(question.lane, Pending { question, due: Instant::now(), other_topic: 0, suspected: None });
                 }
                 Ok(Request::Refresh) => self.refresh = true,
                 Err(RecvTimeoutError::Timeout) => return Ok(()),
@@ -263,12 +268,16 @@ impl Surveyor {
                 self.back()?;
                 self.send(Answer::Begin { question: pending.question, beginning })
             }
-            Err(Trouble::OtherTopic(topic)) => {
-                tracing::debug!(%topic, "made anew while a lane was to begin");
-                self.refresh = true;
+            // The watcher will see it as well and close the lane, unless it was a broker that had not heard of the topic yet.
+            Err(Trouble::OtherTopic(topic)) if pending.other_topic == OTHER_TOPIC_LOOKS => {
+                tracing::debug!(%topic, "gave up asking where a lane of a topic that is gone begins");
                 Ok(())
             }
             Err(trouble) => {
+                if matches!(trouble, Trouble::OtherTopic(_)) {
+                    pending.other_topic += 1;
+                    self.refresh = true;
+                }
                 pending.due = Instant::now() + RETRY_PAUSE;
                 let lane = pending.question.lane;
                 tracing::debug!(%lane, error = %trouble, "where a lane begins is not known yet");

@@ -4,7 +4,7 @@
 //! one number bounds everything that a site can pin: half-read frames, parked ones, and those that wait for the central Kafka.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use prometheus_client::metrics::gauge::Gauge;
 use spillway_proto::frame::Frame;
@@ -14,6 +14,8 @@ use tokio::sync::OwnedSemaphorePermit;
 #[derive(Debug)]
 pub struct Custody {
     held: AtomicUsize,
+    /// Since when anything is held, in milliseconds since 1970.
+    since_ms: AtomicI64,
     limit: usize,
     gauge: Gauge,
 }
@@ -46,12 +48,17 @@ pub struct HeldFrame {
 impl Custody {
     /// An empty custody of at most `limit` bytes; `gauge` sums up all sessions'.
     pub fn new(limit: usize, gauge: Gauge) -> Arc<Self> {
-        Arc::new(Self { held: AtomicUsize::new(0), limit, gauge })
+        Arc::new(Self { held: AtomicUsize::new(0), since_ms: AtomicI64::new(0), limit, gauge })
     }
 
     /// A lease of nothing, to be enlarged.
     pub fn lease(self: &Arc<Self>) -> Lease {
         Lease { custody: Arc::clone(self), bytes: 0 }
+    }
+
+    /// Since when something has been held without a pause, in milliseconds since 1970; `None` when nothing is.
+    pub fn held_since_ms(&self) -> Option<i64> {
+        (self.held() > 0).then(|| self.since_ms.load(Ordering::Relaxed))
     }
 
     /// Bytes held.
@@ -66,7 +73,11 @@ impl Lease {
     /// # Errors
     /// When the session has more than it may; nothing is taken then.
     pub fn enlarge(&mut self, more: usize) -> Result<(), Exceeded> {
-        let (bytes, limit) = (self.custody.held.fetch_add(more, Ordering::Relaxed) + more, self.custody.limit);
+        let before = self.custody.held.fetch_add(more, Ordering::Relaxed);
+        if before == 0 {
+            self.custody.since_ms.store(jiff::Timestamp::now().as_millisecond(), Ordering::Relaxed);
+        }
+        let (bytes, limit) = (before + more, self.custody.limit);
         if bytes > limit {
             self.custody.held.fetch_sub(more, Ordering::Relaxed);
             return Err(Exceeded { bytes, limit });

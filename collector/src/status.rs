@@ -81,7 +81,7 @@ impl AdminSource for Status {
 
 impl SiteStatus {
     fn is_stalled(&self) -> bool {
-        self.held_bytes > 0 && self.quiet_ms > STALLED_MS
+        self.stalled_ms.is_some_and(|stalled| stalled > STALLED_MS)
     }
 }
 
@@ -136,7 +136,7 @@ mod tests {
             connected_since: "2026-01-01T00:00:00Z".into(),
             lanes: 3,
             last_commit_age_ms: Some(1250),
-            quiet_ms: 1250,
+            stalled_ms: Some(3),
             held_bytes: 17,
             held: BTreeMap::from([("t-0".into(), "record_too_large: …".into())]),
         };

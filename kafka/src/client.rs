@@ -115,3 +115,43 @@ fn log_level() -> RDKafkaLogLevel {
         RDKafkaLogLevel::Warning
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use spillway_config::{Librdkafka, SaslMechanism, Secret, SecurityProtocol};
+
+    use super::*;
+
+    fn kafka(security_protocol: SecurityProtocol) -> KafkaClient {
+        KafkaClient {
+            bootstrap_servers: "a:9092,b:9092".to_owned(),
+            security_protocol,
+            sasl_mechanism: Some(SaslMechanism::ScramSha512),
+            sasl_username: Some("spillway".to_owned()),
+            sasl_password: Some(Secret::new("hunter2")),
+            ssl_ca: None,
+            ssl_certificate: None,
+            ssl_key: None,
+            ssl_key_password: None,
+            librdkafka: Librdkafka::default(),
+        }
+    }
+
+    #[test]
+    fn a_plain_client_carries_no_password() {
+        let config = client_config(&kafka(SecurityProtocol::Plaintext), "test");
+        assert_eq!(config.get("bootstrap.servers"), Some("a:9092,b:9092"));
+        assert_eq!(config.get("security.protocol"), Some("PLAINTEXT"));
+        assert_eq!(config.get("sasl.password"), None);
+        assert_eq!(config.get("ssl.ca.location"), None);
+    }
+
+    #[test]
+    fn a_client_with_tls_and_user_is_accepted_by_librdkafka() {
+        let mut config = client_config(&kafka(SecurityProtocol::SaslSsl), "test");
+        assert_eq!(config.get("sasl.mechanism"), Some("SCRAM-SHA-512"));
+        assert_eq!(config.get("ssl.ca.location"), Some("probe"), "the operating system's authorities");
+        config.set("group.id", "test");
+        assert!(config.create_native_config().is_ok());
+    }
+}

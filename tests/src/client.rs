@@ -164,7 +164,7 @@ impl Client {
         Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), count(topic))).collect())
     }
 
-    /// First offset and high watermark of a partition.
+    /// First offset of a partition, and where a `read_committed` reader comes to its end.
     ///
     /// # Errors
     /// When the cluster does not answer.
@@ -173,6 +173,23 @@ impl Client {
         // Right after a restart a broker may not know yet that it leads the partition.
         let found = poll_until(REQUEST_LIMIT, || Ok(consumer.fetch_watermarks(topic, partition, PROBE_LIMIT).ok()))?;
         found.with_context(|| format!("no watermarks of {topic}-{partition} within {REQUEST_LIMIT:?}"))
+    }
+
+    /// Waits until no transaction is open on a topic. Kafka answers a commit before its markers are written, so a `read_committed` reader
+    /// that comes right after it may not see the last records yet.
+    ///
+    /// # Errors
+    /// When a transaction stays open, or the cluster does not answer.
+    pub fn wait_stable(&self, topic: &str, partitions: i32) -> Result<()> {
+        let reader = |isolation| self.config().set("isolation.level", isolation).create::<BaseConsumer>();
+        let (committed, all) = (reader("read_committed")?, reader("read_uncommitted")?);
+        for partition in 0..partitions {
+            let end = |consumer: &BaseConsumer| consumer.fetch_watermarks(topic, partition, PROBE_LIMIT).ok().map(|(_, end)| end);
+            wait_until(&format!("no transaction is open on {topic}-{partition}"), REQUEST_LIMIT, || {
+                Ok(end(&committed).is_some_and(|stable| Some(stable) == end(&all)))
+            })?;
+        }
+        Ok(())
     }
 
     /// What `group` has committed for the first `partitions` partitions of `topic`; `None` where nothing is.

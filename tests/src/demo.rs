@@ -42,8 +42,8 @@ const CUT_AT_PERCENT: u32 = 40;
 const CUT_FOR_PERCENT: u32 = 20;
 const CUT_MAX: Duration = Duration::from_secs(5);
 
-/// How long after the cut the backlog may still show in the latency "while the link was up".
-const CATCH_UP: Duration = Duration::from_secs(3);
+/// The backlog of a cut is worked off once no more is on the way than is written in this part of a second.
+const CAUGHT_UP_PART: u64 = 2;
 
 /// Pause between two looks of the status line.
 const FRAME: Duration = Duration::from_millis(200);
@@ -122,27 +122,27 @@ fn play(stage: &mut Stage, options: DemoOptions) -> Result<Outcome> {
     ensure!(agent_exit.success(), "the agent did not end well: {agent_exit}");
     ensure!(collector_exit.success(), "the collector did not end well: {collector_exit}");
     let report = stage.judge(&topics)?;
-    let caught_up_ms = cut.to_ms + i64::try_from(CATCH_UP.as_millis()).unwrap_or(0);
-    let (all, link_up) = tail.latencies(cut.from_ms..caught_up_ms)?;
-    Ok(Outcome { report, raw_bytes: load.raw_bytes(), traffic, cut: cut.duration(), all, link_up })
+    let (all, link_up) = tail.latencies(cut.from_ms..cut.caught_up_ms)?;
+    let (cut, catch_up) = (millis(cut.to_ms - cut.from_ms), millis(cut.caught_up_ms - cut.to_ms));
+    Ok(Outcome { report, raw_bytes: load.raw_bytes(), traffic, cut, catch_up, all, link_up })
 }
 
-/// From when to when the link was cut, in milliseconds since 1970.
+/// From when to when the link was cut and when the backlog was worked off, in milliseconds since 1970; 0 for what has not happened.
+#[derive(Default)]
 struct Cut {
     from_ms: i64,
     to_ms: i64,
+    caught_up_ms: i64,
 }
 
-impl Cut {
-    fn duration(&self) -> Duration {
-        Duration::from_millis(u64::try_from(self.to_ms - self.from_ms).unwrap_or(0))
-    }
+fn millis(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
 }
 
 fn write_and_cut(stage: &Stage, options: DemoOptions, load: &mut Load, tail: &Tail) -> Result<Cut> {
     let cut_at = options.duration * CUT_AT_PERCENT / 100;
     let cut_for = (options.duration * CUT_FOR_PERCENT / 100).min(CUT_MAX);
-    let mut cut = Cut { from_ms: 0, to_ms: 0 };
+    let mut cut = Cut::default();
     let mut line = StatusLine::new(std::io::stdout().is_terminal());
     let started = Instant::now();
     load.start(options.rate);
@@ -156,6 +156,10 @@ fn write_and_cut(stage: &Stage, options: DemoOptions, load: &mut Load, tail: &Ta
             stage.relay.set_cut(false);
             cut.to_ms = now_ms();
         }
+        let behind = load.records().saturating_sub(tail.records());
+        if cut.to_ms != 0 && cut.caught_up_ms == 0 && behind < u64::from(options.rate) / CAUGHT_UP_PART {
+            cut.caught_up_ms = now_ms();
+        }
         let link = if cut.from_ms != 0 && cut.to_ms == 0 { "CUT" } else { "up" };
         line.show(started.elapsed(), link, load.records(), tail.records(), stage.relay.traffic().up_bytes);
     }
@@ -167,5 +171,8 @@ fn write_and_cut(stage: &Stage, options: DemoOptions, load: &mut Load, tail: &Ta
     }
     line.end();
     std::io::stdout().flush()?;
+    if cut.caught_up_ms == 0 {
+        cut.caught_up_ms = now_ms();
+    }
     Ok(cut)
 }

@@ -10,103 +10,19 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use spillway_proto::frame::{EncodedFrame, GapReason, Section, SectionKind};
 use spillway_proto::message::{OpenLane, ResumePoint};
 use spillway_proto::{FrameSeq, Lane, NextOffset, TopicPartition, limits};
 
-use super::lane::{AfterDrain, HeldBecause, LaneBook, LaneSource, Phase};
+use super::lane::{AfterDrain, LaneBook, LaneSource, Phase};
 use super::start::Beginning;
 
+mod endings;
+mod entries;
 mod frames;
 
+pub use entries::{Attachment, Detachment, Ended, Error, Outgoing, Resumed};
 use frames::{Frames, Retained};
-
-/// Something that the books do not allow: a bug of ours, or a peer that breaks the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    /// The collector acknowledged more than was sent.
-    #[error("lane {lane} was acknowledged up to {next}, but only {position:?} was sent")]
-    AckBeyond {
-        /// The lane.
-        lane: Lane,
-        /// What was acknowledged.
-        next: NextOffset,
-        /// What was sent.
-        position: Option<NextOffset>,
-    },
-    /// The collector speaks of a lane that was never opened.
-    #[error("lane {0} was never opened")]
-    LaneUnknown(Lane),
-    /// A frame does not join what was pushed before it (invariant A).
-    #[error("lane {lane} is at {position:?}, but the next section begins at {first}")]
-    NotContiguous {
-        /// The lane.
-        lane: Lane,
-        /// Its position.
-        position: Option<NextOffset>,
-        /// Where the section begins.
-        first: NextOffset,
-    },
-    /// More lanes than a session may have.
-    #[error("more than {} partitions", limits::MAX_LANES)]
-    LanesTooMany,
-}
-
-/// What a lane's answer leads to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Resumed {
-    /// The lane has not begun: look into the source's log, then call [`Ledger::begin`].
-    Begin(Box<LaneSource>),
-    /// It goes on with what is retained.
-    Continues,
-    /// It was given up for a new lane: see [`Ledger::take_ended`].
-    Diverged,
-    /// It is dead already.
-    Ignored,
-}
-
-/// A lane that the source is to read from now on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attachment {
-    /// The lane.
-    pub lane: Lane,
-    /// The partition.
-    pub partition: TopicPartition,
-    /// Where to begin.
-    pub next: NextOffset,
-}
-
-/// A lane that the source is to let go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Detachment {
-    /// The lane.
-    pub lane: Lane,
-    /// The partition.
-    pub partition: TopicPartition,
-    /// What was read of it is still wanted.
-    pub keep: bool,
-}
-
-/// A lane that is over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
-    /// The lane.
-    pub lane: Lane,
-    /// Its partition.
-    pub partition: TopicPartition,
-    /// What follows.
-    pub then: AfterDrain,
-}
-
-/// A frame to send.
-#[derive(Debug, Clone)]
-pub struct Outgoing {
-    /// Its number in this session.
-    pub seq: FrameSeq,
-    /// Its bytes.
-    pub bytes: Bytes,
-}
 
 /// The books. See the module.
 #[derive(Debug)]
@@ -309,65 +225,6 @@ impl Ledger {
         Ok(())
     }
 
-    /// The centre refuses the lane's record at `next`. Answers the partition that stands still; `None` when the lane is dead already.
-    ///
-    /// # Errors
-    /// When it acknowledges, by the way, what was never sent.
-    pub fn hold(&mut self, lane: Lane, next: NextOffset, because: HeldBecause, now: Instant) -> Result<Option<TopicPartition>, Error> {
-        match self.known(lane)? {
-            None => return Ok(None),
-            Some(book) if book.is_dead() => return Ok(None),
-            Some(book) => {
-                book.settled = true;
-                // A topic that is refused is held before anything was committed.
-                let committed = book.base.is_some_and(|base| next >= base) && book.position.is_some_and(|position| next <= position);
-                if committed {
-                    self.acknowledge(lane, next, now);
-                }
-            }
-        }
-        let partition = self.lanes.get(&lane).map(|book| book.source.partition.clone());
-        self.bury(lane, Phase::Held(because));
-        Ok(partition)
-    }
-
-    /// No more of the lane is to be read; what was read is still sent. The lane ends when all of it is acknowledged and
-    /// the source has let go of it ([`Self::detached`]). A lane that has not begun ends at once.
-    pub fn drain(&mut self, lane: Lane, then: AfterDrain) {
-        let Some(book) = self.lanes.get_mut(&lane).filter(|book| !book.is_dead()) else {
-            return;
-        };
-        match &mut book.phase {
-            // The later decision knows more; but what is gone stays gone.
-            Phase::Draining { then: before } if *before == AfterDrain::Close => {}
-            Phase::Draining { then: before } => *before = then,
-            _ if book.position.is_none() => self.end(lane, then),
-            phase => {
-                *phase = Phase::Draining { then };
-                if book.attached {
-                    self.detachments.push(Detachment { lane, partition: book.source.partition.clone(), keep: true });
-                }
-                self.end_if_drained(lane);
-            }
-        }
-    }
-
-    /// What follows the drain of a lane is another thing than was thought. Without effect on a lane that is not draining.
-    pub fn redirect(&mut self, lane: Lane, after: AfterDrain) {
-        if let Some(Phase::Draining { then }) = self.lanes.get_mut(&lane).map(|book| &mut book.phase) {
-            *then = after;
-        }
-    }
-
-    /// The source reads the lane no more, and every frame with its data was pushed.
-    pub fn detached(&mut self, lane: Lane) {
-        if let Some(book) = self.lanes.get_mut(&lane) {
-            book.attached = false;
-        }
-        self.end_if_drained(lane);
-        self.forget_if_unused(lane);
-    }
-
     /// The lane that has the partition now, dead or alive.
     pub fn lane_of(&self, partition: &TopicPartition) -> Option<Lane> {
         self.newest.get(partition).copied()
@@ -476,45 +333,6 @@ impl Ledger {
         self.end_if_drained(lane);
     }
 
-    /// Ends a draining lane of which nothing is left.
-    fn end_if_drained(&mut self, lane: Lane) {
-        let Some(book) = self.lanes.get(&lane) else {
-            return;
-        };
-        if let Phase::Draining { then } = &book.phase
-            && !book.attached
-            && book.is_settled_up()
-        {
-            let then = then.clone();
-            self.end(lane, then);
-        }
-    }
-
-    fn end(&mut self, lane: Lane, then: AfterDrain) {
-        let Some(book) = self.lanes.get(&lane) else {
-            return;
-        };
-        let partition = book.source.partition.clone();
-        let phase = match &then {
-            AfterDrain::Hold(because) => Phase::Held(because.clone()),
-            AfterDrain::Reopen | AfterDrain::Close => Phase::Closed,
-        };
-        self.ended.push(Ended { lane, partition, then });
-        self.bury(lane, phase);
-    }
-
-    fn bury(&mut self, lane: Lane, phase: Phase) {
-        if let Some(book) = self.lanes.get_mut(&lane) {
-            if book.attached && book.phase == Phase::Live {
-                self.detachments.push(Detachment { lane, partition: book.source.partition.clone(), keep: false });
-            }
-            book.phase = phase;
-        }
-        self.frames.settle(lane, |_| true);
-        self.sweep();
-        self.forget_if_unused(lane);
-    }
-
     /// Drops released frames, gives their bytes back, forgets dead lanes that nothing names any more.
     fn sweep(&mut self) {
         for frame in self.frames.take_released() {
@@ -528,15 +346,6 @@ impl Ledger {
                 }
                 self.forget_if_unused(*lane);
             }
-        }
-    }
-
-    fn forget_if_unused(&mut self, lane: Lane) {
-        let newest = &self.newest;
-        let unused =
-            |book: &LaneBook| book.is_dead() && book.frames == 0 && !book.attached && newest.get(&book.source.partition) != Some(&lane);
-        if self.lanes.get(&lane).is_some_and(unused) {
-            self.lanes.remove(&lane);
         }
     }
 }

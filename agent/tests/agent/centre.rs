@@ -249,7 +249,7 @@ impl Session {
         for (index, section) in frame.sections().iter().enumerate() {
             let Some(lane) = self.lanes.get_mut(&section.lane).filter(|lane| !lane.dead) else { continue };
             match section.kind {
-                SectionKind::Start { next } => lane.next = lane.next.or(Some(next.value())),
+                SectionKind::Start { next } => lane.next = Some(lane.next.unwrap_or_else(|| next.value())),
                 SectionKind::Gap { first, next, reason } if lane.next.is_none_or(|at| at == first.value()) => {
                     let (topic, partition) = lane.source.clone();
                     state.gaps.push((topic, partition, first.value(), next.value(), reason));

@@ -43,7 +43,7 @@ impl Agent {
     }
 
     pub(crate) async fn ended(self) -> Result<Ended, service::Error> {
-        tokio::time::timeout(TIMEOUT, self.running).await.expect("the agent ends").unwrap()
+        tokio::time::timeout(TIMEOUT, self.running).await.unwrap().unwrap()
     }
 }
 

@@ -135,7 +135,7 @@ impl SiteProducer {
         Ok(Self { topics: HashMap::new(), partitions: HashMap::new(), producer: Rc::new(NativeProducer::new(&settings.config)?) })
     }
 
-    /// Fences every older producer of the site. May take [`CALL_TIMEOUT`].
+    /// Fences every older producer of the site. May take two seconds.
     pub fn init_transactions(&self) -> Result<(), TransactionError> {
         self.producer.call(Call::Init, CALL_TIMEOUT)
     }
@@ -195,12 +195,12 @@ impl SiteProducer {
         self.producer.in_flight()
     }
 
-    /// Commits. Only after every delivery was reported: librdkafka waits for reports, but does not take them. May take [`CALL_TIMEOUT`].
+    /// Commits. Only after every delivery was reported: librdkafka waits for reports, but does not take them. May take two seconds.
     pub fn commit(&self) -> Result<(), TransactionError> {
         self.producer.call(Call::Commit, CALL_TIMEOUT)
     }
 
-    /// Aborts. Answers [`TransactionError::Again`] until librdkafka has let go of every record. May take [`CALL_TIMEOUT`].
+    /// Aborts. Answers [`TransactionError::Again`] until librdkafka has let go of every record. May take two seconds.
     pub fn abort(&self, reports: &mut Vec<Report>) -> Result<(), TransactionError> {
         let timeout = if self.in_flight() > 0 { ABORT_TIMEOUT } else { CALL_TIMEOUT };
         let result = self.producer.call(Call::Abort, timeout);

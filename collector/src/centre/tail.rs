@@ -88,7 +88,10 @@ impl Tail {
     /// When the consumer or its thread cannot be made.
     pub fn start(&self, kafka: &KafkaClient, partitions: u32, stop: CancellationToken) -> Result<(), StartError> {
         let consumer: BaseConsumer<spillway_kafka::Context> = consumer_config(kafka).create_with_context(spillway_kafka::Context)?;
-        if let Err(error) = consumer.fetch_metadata(Some(progress::TOPIC), METADATA_TIMEOUT) { tracing::debug!(%error, "x"); }
+        // Without the leaders at hand, the consumer would look for them once a second, and everybody would wait for that.
+        if let Err(error) = consumer.fetch_metadata(Some(progress::TOPIC), METADATA_TIMEOUT) {
+            tracing::debug!(%error, "no metadata yet; the consumer looks for it by itself");
+        }
         let mut assignment = TopicPartitionList::with_capacity(partitions as usize);
         for partition in 0..partitions {
             let partition = i32::try_from(partition).unwrap_or(i32::MAX);
@@ -261,6 +264,7 @@ pub enum StartError {
 /// How often the thread looks whether it shall end.
 const POLL: Duration = Duration::from_millis(200);
 
+/// How long the start may wait for the topic's leaders.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often a wait looks whether anybody still waits.

@@ -351,7 +351,7 @@ enum Verdict {
     Wait,
 }
 
-/// What a section means to a lane at a position. See `docs/wire-protocol.md`, "Order".
+/// What a section means to a lane at a position. See `docs/wire-protocol.md`.
 fn judge(section: &Section, position: LanePosition) -> Result<Verdict, Violation> {
     let lane = section.lane;
     if let SectionKind::Gap { first, next, reason } = section.kind

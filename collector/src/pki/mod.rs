@@ -43,7 +43,7 @@ pub enum Command {
     Init(InitArgs),
     /// Make the certificate of a site.
     ///
-    /// Writes SITE.pem, SITE.key and a copy of ca.pem: the three files that [tls] of the site's agent.toml names.
+    /// Writes SITE.pem, SITE.key and a copy of ca.pem: the three files that `[tls]` of the site's agent.toml names.
     ///
     /// Example: spillway-collector pki issue plant-7 --dir pki --out plant-7
     Issue(IssueArgs),
@@ -76,7 +76,7 @@ pub struct InitArgs {
 /// Arguments of `pki issue`.
 #[derive(Debug, Args)]
 pub struct IssueArgs {
-    /// The site's name: letters, digits, - and _, at most 32. Its topics will be SITE.<topic> at the centre.
+    /// The site's name: letters, digits, - and _, at most 32. Its topics will be SITE.TOPIC at the centre.
     #[arg(value_name = "SITE", value_parser = make::site)]
     pub site: spillway_proto::SiteName,
     /// Folder of the authority, as given to `pki init`.

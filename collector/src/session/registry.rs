@@ -53,8 +53,8 @@ pub struct SiteStatus {
     pub lanes: usize,
     /// Milliseconds since the last commit of the session.
     pub last_commit_age_ms: Option<i64>,
-    /// Milliseconds since the last commit, or since the session was opened.
-    pub quiet_ms: i64,
+    /// For how long data has waited without any commit, in milliseconds; `None` when none waits.
+    pub stalled_ms: Option<i64>,
     /// Frame bytes received and not committed.
     pub held_bytes: usize,
     /// Source partitions that stand still, each with why.
@@ -129,7 +129,10 @@ impl Entry {
             connected_since: self.since.to_string(),
             lanes: shown.lanes,
             last_commit_age_ms: shown.last_commit.map(|at| now.as_millisecond() - at.as_millisecond()),
-            quiet_ms: now.as_millisecond() - shown.last_commit.unwrap_or(self.since).as_millisecond(),
+            stalled_ms: self.custody.held_since_ms().map(|since| {
+                let committed = shown.last_commit.map_or(since, Timestamp::as_millisecond);
+                now.as_millisecond() - since.max(committed)
+            }),
             held_bytes: self.custody.held(),
             held: shown.held,
         }

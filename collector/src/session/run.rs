@@ -152,7 +152,7 @@ impl Session {
                 _ = connection.closed() => Err(Over::Lost),
                 () = superseded.cancelled() => Err(Over::Close(Refused::new(CloseCode::Superseded, "a newer session of the site took over"))),
                 () = shutdown.cancelled() => Err(Over::ShuttingDown),
-                Some(event) = self.events.recv() => self.on_event(event),
+                event = self.events.recv() => self.on_event(event),
                 Ok(()) = marker.changed() => { self.inbox.push(Command::CheckMarker); Ok(()) }
                 written = write(&mut self.send, &mut self.outgoing) => written,
                 step = self.held.next() => { self.on_held(step); Ok(()) }
@@ -221,7 +221,8 @@ impl Session {
         self.tell_hold(&source, Hold { lane, next: spillway_proto::NextOffset::ZERO, reason, detail });
     }
 
-    fn on_event(&mut self, event: Event) -> Result<(), Over> {
+    fn on_event(&mut self, event: Option<Event>) -> Result<(), Over> {
+        let event = event.ok_or_else(|| Over::Close(Refused::new(CloseCode::Internal, "the site's writer has died")))?;
         match event {
             Event::Resumed { lane, resume } => {
                 self.sequencer.resume(lane, resume);

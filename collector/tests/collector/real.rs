@@ -8,7 +8,7 @@ use spillway_proto::frame::EncodedFrame;
 use spillway_proto::message::{CollectorMessage, HoldReason, ResumePoint};
 use spillway_proto::progress::{self, Position, ProgressKey};
 use spillway_proto::record::RecordWriter;
-use spillway_proto::{Lane, Offset, Partition, SiteName, TopicPartition};
+use spillway_proto::{CloseCode, Lane, Offset, Partition, SiteName, TopicPartition};
 
 use crate::support::agent::{TOPIC_ID, data, frame, next, open_lane, push, records};
 use crate::support::{Centre, Collector, Folder, TestAgent, log, noise};
@@ -101,10 +101,49 @@ async fn partitions_added_while_data_flows_are_written_at_once() {
     agent.acked(0, 100).await;
     for partition in 1..5 {
         assert_eq!(agent.open(open_lane(partition, "t", partition, partition + 1)).await, ResumePoint::Fresh);
-        agent.frame(&frame(|frame| { frame.start(Lane(partition), next(0)); frame.data(Lane(partition), records(0, 10)); })).await;
+        agent
+            .frame(&frame(|frame| {
+                frame.start(Lane(partition), next(0));
+                frame.data(Lane(partition), records(0, 10));
+            }))
+            .await;
         agent.acked(partition, 10).await;
     }
     assert_eq!(centre.read(&format!("{site}.t"), 4).await.len(), 10);
+    collector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs SPILLWAY_TEST_KAFKA, and its process id in SPILLWAY_TEST_KAFKA_PID"]
+async fn a_transaction_that_the_brokers_gave_up_for_its_age_is_written_again() {
+    log();
+    let (folder, centre, site) = (Folder::new(), Centre::real(), site());
+    let pid = std::env::var("SPILLWAY_TEST_KAFKA_PID").expect("SPILLWAY_TEST_KAFKA_PID");
+    let signal = |name: &str| assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+    let more = "[transactions]\ntimeout = \"10s\"\ninterval = \"2s\"";
+    let collector = Collector::start(&folder, &centre.bootstrap, more).await;
+    let mut agent = TestAgent::connect(&folder, &site, collector.address).await;
+    agent.open_fresh(0, "t").await;
+    agent.acked(0, 0).await;
+    agent.frame(&data(0, 0, 5000)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    signal("-STOP");
+    agent.frame(&data(0, 5000, 6000)).await;
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    signal("-CONT");
+    // Whether the session survives depends on who is faster; the records do in any case.
+    while agent.acked.get(&Lane(0)) != Some(&6000) {
+        if let Err(code) = agent.message().await {
+            assert_eq!(code, CloseCode::CentreUnavailable);
+            agent = TestAgent::connect(&folder, &site, collector.address).await;
+            let ResumePoint::At(at) = agent.open(open_lane(0, "t", 0, 1)).await else { panic!("progress was there") };
+            assert!(at == next(0) || at == next(5000), "{at}");
+            agent.frame(&data(0, 0, 5000)).await;
+            agent.frame(&data(0, 5000, 6000)).await;
+        }
+    }
+    let expected: Vec<_> = (0..6000).map(|n| n.to_string()).collect();
+    assert_eq!(centre.values(&format!("{site}.t")).await, expected);
     collector.stop().await;
 }
 

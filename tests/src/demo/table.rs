@@ -18,6 +18,8 @@ pub struct Outcome {
     pub traffic: Traffic,
     /// How long the link was cut.
     pub cut: Duration,
+    /// From the end of the cut until the backlog was worked off.
+    pub catch_up: Duration,
     /// Latency of all records.
     pub all: Percentiles,
     /// Latency of the records written while the link was up and no backlog was left.
@@ -50,7 +52,9 @@ impl fmt::Display for Outcome {
             &format!("both directions, with UDP and IP headers: 1/{} of raw", ratio_text(self.raw_bytes, wire)),
         )?;
         let cut = format!("{:.1} s", self.cut.as_secs_f64());
-        row("link was cut for", &cut, &format!("{} packets dropped", count_text(self.traffic.cut_packets)))?;
+        let dropped =
+            format!("{} packets dropped, caught up {:.1} s later", count_text(self.traffic.cut_packets), self.catch_up.as_secs_f64());
+        row("link was cut for", &cut, &dropped)?;
         row("latency, link up", &latency_text(self.link_up), "p50 / p99, CreateTime to readable at the centre")?;
         row("latency, all", &latency_text(self.all), "p50 / p99, with what waited for the link")?;
         for example in &report.examples {

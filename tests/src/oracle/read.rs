@@ -86,6 +86,7 @@ pub fn read_one(client: &Client, topic: &str, partition: i32, offset: i64) -> Re
 /// Calls `visit` for each committed record; returns the partition count.
 fn visit_topic(client: &Client, topic: &str, mut visit: impl FnMut(usize, &BorrowedMessage<'_>)) -> Result<usize> {
     let partitions = *client.topics()?.get(topic).with_context(|| format!("there is no topic {topic} at {}", client.bootstrap()))?;
+    client.wait_stable(topic, partitions)?;
     let consumer = client.reader()?;
     let mut list = TopicPartitionList::new();
     for partition in 0..partitions {

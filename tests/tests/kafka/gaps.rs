@@ -45,8 +45,8 @@ fn with_on_gap_halt_the_agent_stops_with_code_5_and_sends_nothing() {
     stage.agent.config.set("kafka.on_gap", "halt");
     stage.agent.spawn().unwrap();
     assert_eq!(stage.agent.wait_exit(FLOW_LIMIT).unwrap(), EXIT_STOPPED);
-    let lines = stage.agent.log_lines("gap");
-    assert!(lines.iter().any(|line| line.contains(&format!("={BEFORE}")) && line.contains(&format!("={AFTER}"))), "{lines:#?}");
+    let told = stage.agent.log_lines(&format!("offsets {BEFORE} to {AFTER} of halt-t-0"));
+    assert!(told.iter().any(|line| line.contains("ERROR") && line.contains("on_gap")), "{told:#?}");
     assert_eq!(read_records(&stage.centre, "halt.halt-t").unwrap().concat().len(), BEFORE);
 
     // A person decides to go on.

@@ -44,8 +44,8 @@ fn the_agent_under_load_stays_within_memory_max() {
     stage.relay.set_cut(false);
     assert!(stage.relay.traffic().cut_packets > 0, "the link was not cut");
     stage.wait_drained(&["memory-t"], DRAIN_LIMIT).unwrap();
+    assert_exact(&stage, &["memory-t"]);
     let peak = stage.agent.peak_memory_bytes().unwrap();
     println!("memory: the agent's largest resident memory was {:.1} MiB", f64::from(u32::try_from(peak / 1024).unwrap()) / 1024.0);
     assert!(peak <= MEMORY_MAX_BYTES, "the agent had {peak} bytes resident, {MEMORY_MAX_BYTES} are allowed");
-    assert_exact(&stage, &["memory-t"]);
 }

@@ -9,6 +9,9 @@ use spillway_lab::stage::{Stage, agent};
 
 use crate::common::{FLOW_LIMIT, assert_exact, stage, write};
 
+/// Exit code: a certificate that cannot be used.
+const EXIT_CANNOT_START: i32 = 4;
+
 /// Both sides have told by then.
 const LOG_LIMIT: Duration = Duration::from_secs(30);
 
@@ -34,25 +37,48 @@ fn an_unknown_site_is_refused_until_its_file_is_there() {
 
 #[test]
 #[ignore = "needs real Kafka: ./lab test"]
-fn a_certificate_of_another_authority_is_refused() {
+fn a_certificate_of_another_authority_is_refused_by_the_collector() {
     let mut stage = stage("foreign");
     let other = Pki::init(&stage.dir().join("other-pki")).unwrap();
     use_identity(&mut stage, &other.issue("foreign").unwrap());
+    // The agent trusts both, or it would see by itself that its files do not fit together.
+    let both = std::fs::read_to_string(stage.pki.ca()).unwrap() + &std::fs::read_to_string(other.ca()).unwrap();
+    let trusted = stage.dir().join("both.pem");
+    std::fs::write(&trusted, both).unwrap();
+    stage.agent.config.set("tls.ca", trusted.display().to_string());
     stage.start_collectors().unwrap();
     stage.agent.spawn().unwrap();
-    refused(&mut stage, "certificate", &["certificate"]);
+    refused(&mut stage, "unknown_ca", &["certificate"]);
 }
 
 #[test]
 #[ignore = "needs real Kafka: ./lab test"]
-fn an_expired_certificate_is_refused_before_anything_is_sent() {
-    let mut stage = stage("expired");
-    let identity = expired_identity(&stage, "expired");
-    use_identity(&mut stage, &identity);
+fn a_collector_of_another_authority_is_refused_by_the_agent() {
+    let mut stage = stage("imposter");
+    let other = Pki::init(&stage.dir().join("other-pki")).unwrap();
+    use_identity(&mut stage, &other.issue("imposter").unwrap());
+    stage.agent.config.set("tls.ca", other.ca().display().to_string());
     stage.start_collectors().unwrap();
     stage.agent.spawn().unwrap();
-    let line = stage.agent.wait_for_line("expired", LOG_LIMIT).unwrap();
-    assert!(line.contains("pki issue") || line.contains("renew") || line.contains("new certificate"), "what to do: {line}");
+    refused(&mut stage, "unknown_ca", &["certificate"]);
+}
+
+#[test]
+#[ignore = "needs real Kafka: ./lab test"]
+fn files_that_do_not_fit_together_and_expired_certificates_stop_the_agent_at_once() {
+    let mut stage = stage("files");
+    let other = Pki::init(&stage.dir().join("other-pki")).unwrap();
+    use_identity(&mut stage, &other.issue("files").unwrap());
+    stage.agent.spawn().unwrap();
+    assert_eq!(stage.agent.wait_exit(LOG_LIMIT).unwrap(), EXIT_CANNOT_START);
+    assert_eq!(stage.agent.log_lines("tls.cert and tls.ca must come from the same CA").len(), 2, "in the log, and as the last word");
+
+    let identity = expired_identity(&stage, "files");
+    use_identity(&mut stage, &identity);
+    stage.agent.spawn().unwrap();
+    assert_eq!(stage.agent.wait_exit(LOG_LIMIT).unwrap(), EXIT_CANNOT_START);
+    let said = stage.agent.log_lines("expired on 2020-02-01");
+    assert!(said.iter().all(|line| line.contains("spillway-collector pki issue")) && !said.is_empty(), "{said:#?}");
 }
 
 #[test]
@@ -84,24 +110,25 @@ fn a_connection_beyond_the_maximum_is_refused() {
     let identity = stage.pki.issue("crowd-2").unwrap();
     let mut second = agent(stage.dir(), "agent-2", "crowd-2", &stage.pki, &identity, &stage.source).unwrap();
     second.config.set("collector.address", stage.relay.address().to_string());
+    second.config.set("topics.include", vec!["crowd-.*"]);
     second.spawn().unwrap();
-    let line = second.wait_for_line("refused", LOG_LIMIT).unwrap();
-    println!("crowd: the agent says: {line}");
-    let said = stage.collector(0).unwrap().wait_for_line("max_connections", LOG_LIMIT).unwrap();
-    println!("crowd: the collector says: {said}");
+    for program in [&mut second, stage.collector(0).unwrap()] {
+        let line = program.wait_for_line("too_many_connections", LOG_LIMIT).unwrap();
+        assert!(line.contains("listen.max_connections"), "what to do: {line}");
+    }
     assert!(refusals(&stage, "too_many_connections") >= 1.0);
     // There is room once the first has gone.
     assert!(stage.agent.terminate().unwrap().success());
-    second.wait_for_line("connected", LOG_LIMIT).unwrap();
+    second.wait_for_line("event=\"session_open\"", LOG_LIMIT).unwrap();
 }
 
 /// Waits until agent and collector have told of the refusal, the agent with every text of `told`.
 fn refused(stage: &mut Stage, reason: &str, told: &[&str]) {
-    let line = stage.agent.wait_for_line(told[0], LOG_LIMIT).unwrap();
+    let line = stage.agent.wait_for_line("event=\"session_failed\"", LOG_LIMIT).unwrap();
     for text in told {
         assert!(line.contains(text), "{text:?} is not in {line}");
     }
-    let said = stage.collector(0).unwrap().wait_for_line("refused", LOG_LIMIT).unwrap();
+    let said = stage.collector(0).unwrap().wait_for_line("event=\"session_refused\"", LOG_LIMIT).unwrap();
     println!("{}: the agent says: {line}\n{}: the collector says: {said}", stage.site, stage.site);
     assert!(refusals(stage, reason) >= 1.0, "spillway_sessions_refused_total, {reason}");
     assert!(stage.agent.is_running(), "the agent goes on trying");

@@ -1,0 +1,117 @@
+//! How lanes end: held by the centre, drained, or given up.
+
+use std::time::Instant;
+
+use spillway_proto::{Lane, NextOffset, TopicPartition};
+
+use super::{Detachment, Ended, Error, Ledger};
+use crate::core::lane::{AfterDrain, HeldBecause, LaneBook, Phase};
+
+impl Ledger {
+    /// The centre refuses the lane's record at `next`. Answers the partition that stands still; `None` when the lane is dead already.
+    ///
+    /// # Errors
+    /// When it acknowledges, by the way, what was never sent.
+    pub fn hold(&mut self, lane: Lane, next: NextOffset, because: HeldBecause, now: Instant) -> Result<Option<TopicPartition>, Error> {
+        match self.known(lane)? {
+            None => return Ok(None),
+            Some(book) if book.is_dead() => return Ok(None),
+            Some(book) => {
+                book.settled = true;
+                // A topic that is refused is held before anything was committed.
+                let committed = book.base.is_some_and(|base| next >= base) && book.position.is_some_and(|position| next <= position);
+                if committed {
+                    self.acknowledge(lane, next, now);
+                }
+            }
+        }
+        let partition = self.lanes.get(&lane).map(|book| book.source.partition.clone());
+        self.bury(lane, Phase::Held(because));
+        Ok(partition)
+    }
+
+    /// No more of the lane is to be read; what was read is still sent. The lane ends when all of it is acknowledged and
+    /// the source has let go of it ([`Self::detached`]). A lane that has not begun ends at once.
+    pub fn drain(&mut self, lane: Lane, then: AfterDrain) {
+        let Some(book) = self.lanes.get_mut(&lane).filter(|book| !book.is_dead()) else {
+            return;
+        };
+        match &mut book.phase {
+            // The later decision knows more; but what is gone stays gone.
+            Phase::Draining { then: before } if *before == AfterDrain::Close => {}
+            Phase::Draining { then: before } => *before = then,
+            _ if book.position.is_none() => self.end(lane, then),
+            phase => {
+                *phase = Phase::Draining { then };
+                if book.attached {
+                    self.detachments.push(Detachment { lane, partition: book.source.partition.clone(), keep: true });
+                }
+                self.end_if_drained(lane);
+            }
+        }
+    }
+
+    /// What follows the drain of a lane is another thing than was thought. Without effect on a lane that is not draining.
+    pub fn redirect(&mut self, lane: Lane, after: AfterDrain) {
+        if let Some(Phase::Draining { then }) = self.lanes.get_mut(&lane).map(|book| &mut book.phase) {
+            *then = after;
+        }
+    }
+
+    /// The source reads the lane no more, and every frame with its data was pushed.
+    pub fn detached(&mut self, lane: Lane) {
+        if let Some(book) = self.lanes.get_mut(&lane) {
+            book.attached = false;
+        }
+        self.end_if_drained(lane);
+        self.forget_if_unused(lane);
+    }
+
+    /// Ends a draining lane of which nothing is left.
+    pub(super) fn end_if_drained(&mut self, lane: Lane) {
+        let Some(book) = self.lanes.get(&lane) else {
+            return;
+        };
+        if let Phase::Draining { then } = &book.phase
+            && !book.attached
+            && book.is_settled_up()
+        {
+            let then = then.clone();
+            self.end(lane, then);
+        }
+    }
+
+    pub(super) fn end(&mut self, lane: Lane, then: AfterDrain) {
+        let Some(book) = self.lanes.get(&lane) else {
+            return;
+        };
+        let partition = book.source.partition.clone();
+        let phase = match &then {
+            AfterDrain::Hold(because) => Phase::Held(because.clone()),
+            AfterDrain::Reopen | AfterDrain::Close => Phase::Closed,
+        };
+        self.ended.push(Ended { lane, partition, then });
+        self.bury(lane, phase);
+    }
+
+    pub(super) fn bury(&mut self, lane: Lane, phase: Phase) {
+        if let Some(book) = self.lanes.get_mut(&lane) {
+            if book.attached && book.phase == Phase::Live {
+                self.detachments.push(Detachment { lane, partition: book.source.partition.clone(), keep: false });
+            }
+            book.phase = phase;
+        }
+        self.frames.settle(lane, |_| true);
+        self.sweep();
+        self.forget_if_unused(lane);
+    }
+
+    pub(super) fn forget_if_unused(&mut self, lane: Lane) {
+        let newest = &self.newest;
+        let unused =
+            |book: &LaneBook| book.is_dead() && book.frames == 0 && !book.attached && newest.get(&book.source.partition) != Some(&lane);
+        if self.lanes.get(&lane).is_some_and(unused) {
+            self.lanes.remove(&lane);
+        }
+    }
+}
