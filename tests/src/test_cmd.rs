@@ -12,6 +12,9 @@ use crate::kafka_cluster::{KafkaCluster, KafkaOptions};
 /// The conformance suite reads the bootstrap servers of a real Kafka from here.
 const KAFKA_VARIABLE: &str = "SPILLWAY_TEST_KAFKA";
 
+/// A suite that makes Kafka stand still for a while reads its process id from here.
+const KAFKA_PID_VARIABLE: &str = "SPILLWAY_TEST_KAFKA_PID";
+
 /// Java's oldest version that runs Kafka 4.
 const JAVA_MIN: u32 = 17;
 
@@ -46,9 +49,9 @@ pub fn run(options: &TestOptions) -> Result<bool> {
     let mut steps = vec![timed("unit, property, golden, conformance (embedded)", || workspace(options))?];
     let kafka = !options.without_kafka && java.is_none();
     steps.push(if kafka {
-        timed("conformance suite on Apache Kafka", || conformance(options))?
+        timed("conformance and collector on Apache Kafka", || conformance(options))?
     } else {
-        left_out("conformance suite on Apache Kafka")
+        left_out("conformance and collector on Apache Kafka")
     });
     steps.push(if kafka { timed("end to end on Apache Kafka", || end_to_end(options))? } else { left_out("end to end on Apache Kafka") });
 
@@ -87,8 +90,15 @@ fn conformance(options: &TestOptions) -> Result<bool> {
     let cluster = KafkaCluster::start(cluster)?;
     let mut command = cargo()?;
     command.env(KAFKA_VARIABLE, cluster.bootstrap());
-    command.args(["test", "--workspace", "--no-fail-fast", "--test", "conformance", "--", "--ignored"]);
-    passed(command.args(&options.filter))
+    command.args(["test", "--workspace", "--no-fail-fast", "--test", "conformance", "--test", "protocol", "--", "--ignored"]);
+    let conforms = passed(command.args(&options.filter))?;
+    let mut command = cargo()?;
+    command.env(KAFKA_VARIABLE, cluster.bootstrap());
+    command.env(KAFKA_PID_VARIABLE, cluster.pids().first().copied().unwrap_or_default().to_string());
+    command.args(["test", "--package", "spillway-collector", "--test", "collector", "--"]);
+    // One at a time, since one of them stops the broker; and the measurements are for people.
+    command.args(["--ignored", "--test-threads=1", "--skip", "throughput", "--skip", "progress_of_a_thousand_sites"]);
+    Ok(passed(command.args(&options.filter))? && conforms)
 }
 
 fn end_to_end(options: &TestOptions) -> Result<bool> {
