@@ -19,6 +19,7 @@ use crate::centre::Centre;
 use crate::centre::topics::{self, Topics};
 use crate::metrics::Meters;
 use crate::session::handshake::{self, Rejected};
+use crate::session::refusals::Refusals;
 use crate::session::registry::Registry;
 use crate::session::run::{self, Shared};
 use crate::session::{Refused, limits};
@@ -82,6 +83,7 @@ impl Server {
         let shared = Arc::new(Shared {
             centre,
             registry: Registry::default(),
+            refusals: Refusals::default(),
             max_frame_bytes: config.session.max_frame_bytes.as_usize(),
             max_inflight_bytes: config.session.max_inflight_bytes.as_usize(),
             shutdown_deadline: config.shutdown.deadline,
@@ -168,8 +170,8 @@ impl Server {
             }
             Admission::Refuse => {
                 let code = CloseCode::TooManyConnections;
-                tracing::warn!(event = "session_refused", site = "unknown", %address, reason = code.as_str(), remedy = code.remedy(), "no room for another connection");
-                self.shared.centre.meters.session_refused(code.as_str());
+                let meters = &self.shared.centre.meters;
+                self.shared.refusals.tell(meters, None, address, code.as_str(), code.remedy(), "no room for another connection");
                 incoming.refuse();
             }
         }
@@ -210,9 +212,8 @@ async fn serve(
         }
         Ok(greeted) => run::run(shared, greeted).await,
         Err(Rejected::Refused { connection, site, refused }) => run::close(&shared, &connection, site.as_ref(), &refused),
-        Err(Rejected::NoConnection { what, reason }) => {
-            tracing::warn!(event = "session_refused", site = "unknown", %address, reason, "{what}");
-            shared.centre.meters.session_refused(reason);
+        Err(Rejected::NoConnection { what, fix, reason }) => {
+            shared.refusals.tell(&shared.centre.meters, None, address, reason, &fix, &what);
         }
     }
 }

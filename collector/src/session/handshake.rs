@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quinn::{Connection, Incoming, RecvStream, SendStream};
 use spillway_config::SiteFile;
-use spillway_link::{Side, explain, site_name};
+use spillway_link::{Explanation, Side, explain, site_name};
 use spillway_proto::message::{self, AgentMessage, Hello};
 use spillway_proto::{CloseCode, SiteName};
 
@@ -33,10 +33,12 @@ pub struct Greeted {
 /// Why nobody came in.
 #[derive(Debug)]
 pub enum Rejected {
-    /// The handshake failed; the peer knows why, or is gone. What happened with what to do, and a label for metrics.
+    /// The handshake failed; the peer knows why, or is gone.
     NoConnection {
-        /// For the log.
+        /// What happened.
         what: String,
+        /// What to do.
+        fix: String,
         /// For metrics.
         reason: &'static str,
     },
@@ -58,7 +60,8 @@ pub async fn greet(incoming: Incoming, sites: Option<&Path>, handshake_timeout: 
         Ok(connection) => connection.map_err(|error| no_connection(&error))?,
         Err(_) => {
             let what = format!("no TLS handshake within {handshake_timeout:?}");
-            return Err(Rejected::NoConnection { what, reason: CloseCode::HandshakeTimeout.as_str() });
+            let code = CloseCode::HandshakeTimeout;
+            return Err(Rejected::NoConnection { what, fix: code.remedy().to_owned(), reason: code.as_str() });
         }
     };
     let refuse = |site, refused| Rejected::Refused { connection: connection.clone(), site, refused };
@@ -120,8 +123,8 @@ async fn check_site(site: &SiteName, sites: Option<PathBuf>) -> Result<(), Refus
 }
 
 fn no_connection(error: &quinn::ConnectionError) -> Rejected {
-    let explanation = explain(error, Side::Collector);
-    Rejected::NoConnection { what: explanation.to_string(), reason: explanation.reason }
+    let Explanation { what, fix, reason, .. } = explain(error, Side::Collector);
+    Rejected::NoConnection { what, fix, reason }
 }
 
 fn kind(message: &AgentMessage) -> &'static str {

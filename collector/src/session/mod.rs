@@ -10,6 +10,7 @@
 //! | [`frames`] | frames off their streams, checked and in custody |
 //! | [`run`] | the session's loop |
 //! | [`lanes`] | lanes announced, topics made ready, positions told |
+//! | [`refusals`] | the log lines about those that may not come in |
 //! | [`held`] | partitions whose record the central Kafka refuses, and when they are tried again |
 //!
 //! The session's loop owns the sequencer and both directions of the control stream; the writer's thread owns the transaction. Between
@@ -24,6 +25,7 @@ pub mod held;
 pub mod lanes;
 pub mod limits;
 pub mod outgoing;
+pub mod refusals;
 pub mod registry;
 pub mod run;
 

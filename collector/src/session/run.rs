@@ -17,6 +17,7 @@ use super::handshake::Greeted;
 use super::held::{Held, Step};
 use super::lanes::{Lanes, Prepared};
 use super::outgoing::Outgoing;
+use super::refusals::Refusals;
 use super::registry::{Entry, Registry};
 use super::{Refused, limits};
 use crate::centre::Centre;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub centre: Arc<Centre>,
     /// Live sessions.
     pub registry: Registry,
+    /// Refusals told in the log.
+    pub refusals: Refusals,
     /// `session.max_frame_bytes`.
     pub max_frame_bytes: usize,
     /// `session.max_inflight_bytes`.
@@ -309,17 +312,15 @@ impl Session {
     }
 }
 
-/// Closes a connection with its code; the one place that says so in the log.
+/// Closes a connection with its code, and says so in the log.
 pub fn close(shared: &Shared, connection: &Connection, site: Option<&SiteName>, refused: &Refused) {
     let Refused { code, reason } = refused;
-    let site = site.map_or("unknown", SiteName::as_str);
     let address = connection.remote_address();
     if matches!(code, CloseCode::ShuttingDown | CloseCode::Done) {
+        let site = site.map_or("unknown", SiteName::as_str);
         tracing::info!(event = "session_closed", site, %address, reason = code.as_str(), "{reason}");
     } else {
-        let remedy = code.remedy();
-        tracing::warn!(event = "session_refused", site, %address, reason = code.as_str(), remedy, "{reason}");
-        shared.centre.meters.session_refused(code.as_str());
+        shared.refusals.tell(&shared.centre.meters, site, address, code.as_str(), code.remedy(), reason);
     }
     let text = spillway_proto::codec::cut(reason, MAX_REASON_BYTES);
     connection.close(VarInt::from_u32(code.code()), text.as_bytes());
