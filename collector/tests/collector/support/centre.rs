@@ -99,7 +99,25 @@ fn consumer(bootstrap: &str) -> BaseConsumer {
     config.create().unwrap()
 }
 
+/// How long a transaction's markers may take. Real Kafka answers a commit before it writes them; a transaction that is open on purpose
+/// costs a test this wait.
+const MARKERS: Duration = Duration::from_secs(2);
+
+fn wait_for_markers(bootstrap: &str, topic: &str, partition: i32) {
+    let end = |isolation: &str| {
+        let mut config = ClientConfig::new();
+        let config = config.set("bootstrap.servers", bootstrap).set("isolation.level", isolation).set("group.id", "reader");
+        let consumer: BaseConsumer = config.create().unwrap();
+        consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap().1
+    };
+    let deadline = Instant::now() + MARKERS;
+    while end("read_committed") != end("read_uncommitted") && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn read(bootstrap: &str, topic: &str, partition: i32) -> Vec<CentralRecord> {
+    wait_for_markers(bootstrap, topic, partition);
     let consumer = consumer(bootstrap);
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
