@@ -34,6 +34,9 @@ enum Ending {
     LeftOut,
 }
 
+/// Runs one part of the tests; answers whether all of it passed.
+type Suite = fn(&TestOptions) -> Result<bool>;
+
 struct Step {
     name: &'static str,
     result: Ending,
@@ -48,7 +51,7 @@ pub fn run(options: &TestOptions) -> Result<bool> {
     let java = java_problem();
     let mut steps = vec![timed("unit, property, golden, conformance (embedded)", || workspace(options))?];
     let kafka = !options.without_kafka && java.is_none();
-    let on_kafka: [(_, fn(&TestOptions) -> Result<bool>); 3] = [
+    let on_kafka: [(&str, Suite); 3] = [
         ("conformance suite on Apache Kafka", conformance),
         ("collector on Apache Kafka", collector),
         ("end to end on Apache Kafka", end_to_end),
