@@ -10,19 +10,31 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::OwnedHeaders;
-use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, Producer as _};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Runtime;
 
 use crate::wait::{poll_until, wait_until};
 
+mod produce;
+
+pub use produce::{LoadProducer, base_record};
+
 /// Bound of every single request.
 const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long a probe of a cluster that may be down waits.
 const PROBE_LIMIT: Duration = Duration::from_millis(1500);
+
+/// What a cluster answers while coordinators or leaders are moving.
+const MOVING: [RDKafkaErrorCode; 5] = [
+    RDKafkaErrorCode::NotCoordinator,
+    RDKafkaErrorCode::CoordinatorNotAvailable,
+    RDKafkaErrorCode::CoordinatorLoadInProgress,
+    RDKafkaErrorCode::NotLeaderForPartition,
+    RDKafkaErrorCode::LeaderNotAvailable,
+];
 
 /// Record headers in order, as the lab writes them: a header may have no value.
 pub type Headers = Vec<(String, Option<Vec<u8>>)>;
@@ -159,7 +171,7 @@ impl Client {
     /// When the cluster does not answer.
     pub fn topics(&self) -> Result<BTreeMap<String, i32>> {
         let consumer: BaseConsumer = self.config().create()?;
-        let metadata = consumer.fetch_metadata(None, REQUEST_LIMIT)?;
+        let metadata = once_settled(|| consumer.fetch_metadata(None, REQUEST_LIMIT))?;
         let count = |topic: &rdkafka::metadata::MetadataTopic| i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
         Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), count(topic))).collect())
     }
@@ -202,7 +214,7 @@ impl Client {
         for partition in 0..partitions {
             list.add_partition(topic, partition);
         }
-        let committed = consumer.committed_offsets(list, REQUEST_LIMIT)?;
+        let committed = once_settled(|| consumer.committed_offsets(list.clone(), REQUEST_LIMIT))?;
         let mut offsets = vec![None; usize::try_from(partitions)?];
         for element in committed.elements() {
             if let (Offset::Offset(offset), Ok(index)) = (element.offset(), usize::try_from(element.partition()))
@@ -236,7 +248,7 @@ impl Client {
         let mut config = self.config();
         config.set("transactional.id", id).set("linger.ms", "5").set("message.max.bytes", "10000000");
         let producer: BaseProducer = config.create()?;
-        producer.init_transactions(REQUEST_LIMIT)?;
+        once_settled(|| producer.init_transactions(REQUEST_LIMIT))?;
         Ok(producer)
     }
 
@@ -266,77 +278,26 @@ impl Client {
     fn wait_for_partitions(&self, name: &str, count: i32) -> Result<()> {
         let consumer: BaseConsumer = self.config().create()?;
         wait_until(&format!("topic {name} has {count} partitions with leaders"), REQUEST_LIMIT, || {
-            let metadata = consumer.fetch_metadata(Some(name), REQUEST_LIMIT)?;
+            let metadata = once_settled(|| consumer.fetch_metadata(Some(name), REQUEST_LIMIT))?;
             let led = metadata.topics().first().map_or(0, |topic| topic.partitions().iter().filter(|p| p.leader() >= 0).count());
             Ok(i32::try_from(led)? == count)
         })
     }
 }
 
-/// Produces records in the background; delivery is only certain after [`Self::flush`].
-pub struct LoadProducer {
-    producer: ThreadedProducer<DefaultProducerContext>,
-}
-
-impl std::fmt::Debug for LoadProducer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LoadProducer").finish_non_exhaustive()
-    }
-}
-
-impl LoadProducer {
-    /// Queues a record, waiting while the queue is full.
-    ///
-    /// # Errors
-    /// When librdkafka refuses it.
-    pub fn send(&self, topic: &str, partition: i32, record: &NewRecord) -> Result<()> {
-        let mut base = base_record(topic, partition, record);
-        loop {
-            match self.producer.send(base) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    base = back;
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-                Err((error, _)) => return Err(error).with_context(|| format!("cannot produce to {topic}-{partition}")),
-            }
+/// Asks again while the cluster says that it is still finding its order: a coordinator or leader that is moving, or that is created with the
+/// very first request (on a loaded machine that takes seconds).
+fn once_settled<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T> {
+    let mut last = None;
+    let answer = poll_until(REQUEST_LIMIT, || match ask() {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.rdkafka_error_code().is_some_and(|code| MOVING.contains(&code)) => {
+            last = Some(error);
+            Ok(None)
         }
-    }
-
-    /// Waits until everything queued is delivered.
-    ///
-    /// # Errors
-    /// When it is not within `limit`.
-    pub fn flush(&self, limit: Duration) -> Result<()> {
-        self.producer.flush(limit)?;
-        match self.producer.in_flight_count() {
-            0 => Ok(()),
-            left => bail!("{left} records are still not delivered after {limit:?}"),
-        }
-    }
-}
-
-/// A record in librdkafka's form.
-#[must_use]
-pub fn base_record<'a>(topic: &'a str, partition: i32, record: &'a NewRecord) -> BaseRecord<'a, [u8], [u8]> {
-    let mut base = BaseRecord::to(topic).partition(partition);
-    if let Some(key) = &record.key {
-        base = base.key(key.as_slice());
-    }
-    if let Some(value) = &record.value {
-        base = base.payload(value.as_slice());
-    }
-    if let Some(timestamp) = record.timestamp_ms {
-        base = base.timestamp(timestamp);
-    }
-    if !record.headers.is_empty() {
-        let headers = record
-            .headers
-            .iter()
-            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(rdkafka::message::Header { key, value: value.as_deref() }));
-        base = base.headers(headers);
-    }
-    base
+        Err(error) => Err(error.into()),
+    })?;
+    answer.with_context(|| format!("no answer within {REQUEST_LIMIT:?}: {last:?}"))
 }
 
 fn options() -> AdminOptions {
@@ -357,5 +318,25 @@ fn block_on<T, E: std::error::Error + Send + Sync + 'static>(work: impl Future<O
     match runtime {
         Ok(runtime) => Ok(runtime.block_on(work)?),
         Err(error) => bail!("cannot start a runtime: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_moving_coordinator_is_asked_again_and_any_other_error_is_told_at_once() {
+        let mut answers = [Err(RDKafkaErrorCode::NotCoordinator), Err(RDKafkaErrorCode::LeaderNotAvailable), Ok(7)].into_iter();
+        let answer = once_settled(|| answers.next().unwrap().map_err(KafkaError::MetadataFetch)).unwrap();
+        assert_eq!(answer, 7);
+        let mut asked = 0;
+        let refused: Result<()> = once_settled(|| {
+            asked += 1;
+            Err(KafkaError::MetadataFetch(RDKafkaErrorCode::TopicAuthorizationFailed))
+        });
+        assert!(refused.is_err() && asked == 1, "asked {asked} times");
     }
 }
