@@ -8,7 +8,7 @@
 //!
 //! | module | what for |
 //! |---|---|
-//! | [`core`] | every decision, without I/O: batching, the books, beginnings, redialling, topics |
+//! | [`spillway_agent_core`] | every decision, without I/O: batching, the books, beginnings, redialling, topics |
 //! | [`memory`], [`allocator`] | how `memory_max` is shared out; large buffers go back to the system |
 //! | [`source`] | the thread that reads the site's Kafka and builds frames |
 //! | [`survey`] | the thread that asks the site's Kafka for topics and positions |
@@ -22,7 +22,6 @@
 pub mod allocator;
 pub mod check;
 pub mod cli;
-pub mod core;
 pub mod memory;
 pub mod metrics;
 pub mod runner;

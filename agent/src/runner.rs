@@ -1,11 +1,14 @@
 //! The agent's loop: one task that owns the books and connects source, survey and session.
 //!
-//! Every decision is made in [`crate::core`]; here events are taken, handed to the books, and what the books ask for is done.
+//! Every decision is made in [`spillway_agent_core`]; here events are taken, handed to the books, and what the books ask for is done.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use spillway_agent_core::ledger::{self, Ledger};
+use spillway_agent_core::redial::{Attempt, Redial};
+use spillway_agent_core::topics::Topics;
 use spillway_config::AgentConfig;
 use spillway_link::{Explanation, LinkClient};
 use spillway_proto::close::CloseCode;
@@ -14,9 +17,6 @@ use spillway_proto::{NextOffset, TopicPartition};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::core::ledger::{self, Ledger};
-use crate::core::redial::{Attempt, Redial};
-use crate::core::topics::Topics;
 use crate::metrics::AgentMetrics;
 use crate::session::Session;
 use crate::source::{self, Budget, SiteConsumer, Source};

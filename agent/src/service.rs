@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rdkafka::error::KafkaError;
+use spillway_agent_core::batcher::FrameLimits;
 use spillway_config::AgentConfig;
 use spillway_link::{BitRate, Identity, IdentityFiles, LinkClient, LinkSettings, RateCap, Role};
 use spillway_ops::{AdminServer, Metrics, admin, notify};
 use spillway_proto::SiteName;
 use tokio_util::sync::CancellationToken;
 
-use crate::core::batcher::FrameLimits;
 use crate::memory::Shares;
 use crate::metrics::AgentMetrics;
 use crate::runner::{self, Ended, Parts};

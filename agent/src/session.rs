@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream};
+use spillway_agent_core::ledger::Outgoing;
 use spillway_config::{CollectorAddress, HostPort};
 use spillway_link::client::DialError;
 use spillway_link::{Explanation, LinkClient, Side, explain};
@@ -15,8 +16,6 @@ use spillway_proto::codec::{DecodeError, put_varint};
 use spillway_proto::message::{self, AgentMessage, CollectorMessage, Hello, MessageBuffer, Welcome};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-
-use crate::core::ledger::Outgoing;
 
 /// How long the collector may take to answer the hello: it fences older writers of the site and reads the site's positions first.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(90);

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use spillway_agent_core::batcher::FrameLimits;
+use spillway_agent_core::ledger::{Attachment, Detachment};
 use spillway_kafka::Context;
 use spillway_proto::compress::Compressor;
 use spillway_proto::frame::EncodedFrame;
 use spillway_proto::{Lane, Offset};
 use tokio::sync::mpsc;
 
-use crate::core::batcher::FrameLimits;
-use crate::core::ledger::{Attachment, Detachment};
 use crate::metrics::AgentMetrics;
 
 mod assignment;

@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use spillway_agent_core::lane::LaneSource;
+use spillway_agent_core::start::{Beginning, LogRange, StartPolicy, decide};
+use spillway_agent_core::topics::{Snapshot, TopicState};
 use spillway_config::{StartFrom, TopicsConfig};
 use spillway_kafka::topics::{DescribeError, describe_topics};
 use spillway_proto::frame::GapReason;
@@ -23,9 +26,6 @@ use spillway_proto::message::ResumePoint;
 use spillway_proto::{Lane, NextOffset, TopicName, TopicPartition};
 use tokio::sync::mpsc;
 
-use crate::core::lane::LaneSource;
-use crate::core::start::{Beginning, LogRange, StartPolicy, decide};
-use crate::core::topics::{Snapshot, TopicState};
 use crate::source::SiteConsumer;
 
 /// The ids of known topics are checked this often at least.

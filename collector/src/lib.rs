@@ -2,7 +2,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`core`] | every decision, without I/O: order, transactions, syncs, refusals |
+//! | [`spillway_collector_core`] | every decision, without I/O: order, transactions, syncs, refusals |
 //! | [`session`] | one connection of a site: handshake, frames, lanes, acks |
 //! | [`custody`] | frames received and not yet committed, counted |
 //! | [`writer`] | a site's transactions: one thread with one producer |
@@ -16,7 +16,6 @@
 
 pub mod centre;
 pub mod cli;
-pub mod core;
 pub mod custody;
 pub mod metrics;
 pub mod pki;

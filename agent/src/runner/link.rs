@@ -3,6 +3,8 @@
 use std::future::pending;
 use std::time::Instant;
 
+use spillway_agent_core::lane::{HeldBecause, LaneSource, Phase};
+use spillway_agent_core::ledger::{self, Resumed};
 use spillway_link::Explanation;
 use spillway_proto::close::CloseCode;
 use spillway_proto::message::{AgentMessage, CollectorMessage, Hold, ResumePoint};
@@ -10,8 +12,6 @@ use spillway_proto::{Lane, limits};
 use tokio::task::JoinHandle;
 
 use super::{Error, Runner};
-use crate::core::lane::{HeldBecause, LaneSource, Phase};
-use crate::core::ledger::{self, Resumed};
 use crate::session::{Event, Session};
 use crate::source::Command;
 use crate::survey::Question;

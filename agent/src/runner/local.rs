@@ -8,13 +8,13 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::Offset;
+use spillway_agent_core::lane::{AfterDrain, HeldBecause, LaneSource};
+use spillway_agent_core::start::{Beginning, Gap};
+use spillway_agent_core::topics::{Change, Snapshot, TopicState};
 use spillway_config::OnGap;
 use spillway_proto::{Lane, NextOffset, Partition, TopicName, TopicPartition, limits};
 
 use super::{Error, Runner};
-use crate::core::lane::{AfterDrain, HeldBecause, LaneSource};
-use crate::core::start::{Beginning, Gap};
-use crate::core::topics::{Change, Snapshot, TopicState};
 use crate::source::{BuiltFrame, Event, SiteConsumer};
 use crate::survey::{Answer, Question};
 

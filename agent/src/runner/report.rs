@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::consumer::Consumer;
+use spillway_agent_core::lane::{LaneBook, Phase};
+use spillway_agent_core::start::Gap;
 use spillway_kafka::watermarks::cached_end;
 use spillway_ops::cli::VERSION;
 use spillway_proto::TopicPartition;
 
 use super::Runner;
-use crate::core::lane::{LaneBook, Phase};
-use crate::core::start::Gap;
 use crate::metrics::{DirectionLabels, PartitionLabels, ReasonLabels};
 use crate::status::{GapStatus, KafkaStatus, LinkStatus, PartitionStatus, Status};
 

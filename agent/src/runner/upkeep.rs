@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use spillway_agent_core::lane::AfterDrain;
 use spillway_proto::compress::Compressor;
 use spillway_proto::frame::{FrameBuilder, SectionKind};
 use spillway_proto::limits;
 use spillway_proto::message::AgentMessage;
 
 use super::{Error, Runner};
-use crate::core::lane::AfterDrain;
 use crate::session::MAX_SENDING;
 use crate::source::Command;
 

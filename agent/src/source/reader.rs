@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
+use spillway_agent_core::batcher::{Batcher, ClosedFrame, Incoming, Pushed};
+use spillway_agent_core::ledger::{Attachment, Detachment};
 use spillway_kafka::events::{self, EventQueue, SourceRecord};
 use spillway_proto::compress::Compressor;
 use spillway_proto::{Lane, NextOffset, Partition, TopicPartition, limits};
@@ -12,8 +14,6 @@ use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::assignment::Assignment;
 use super::{BuiltFrame, Command, Event, POLL_TIME, Settings, SiteConsumer};
-use crate::core::batcher::{Batcher, ClosedFrame, Incoming, Pushed};
-use crate::core::ledger::{Attachment, Detachment};
 
 /// Events taken from the queue before commands and the clock are looked at again.
 const MAX_BURST: usize = 1000;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use quinn::{Connection, SendStream, VarInt};
+use spillway_collector_core::sequencer::{Ready, Sequencer, Violation};
 use spillway_link::{Side, explain};
 use spillway_proto::message::{AgentMessage, CollectorMessage, Hold, Welcome};
 use spillway_proto::{CloseCode, SiteName};
@@ -21,7 +22,6 @@ use super::refusals::Refusals;
 use super::registry::{Entry, Registry};
 use super::{Refused, limits};
 use crate::centre::Centre;
-use crate::core::sequencer::{Ready, Sequencer, Violation};
 use crate::custody::{Custody, HeldFrame};
 use crate::metrics::ReasonLabel;
 use crate::writer::inbox::{Command, Ending, Inbox};

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use rdkafka::error::RDKafkaErrorCode;
+use spillway_collector_core::syncs::SyncSlot;
 use spillway_proto::frame::GapReason;
 use spillway_proto::message::HoldReason;
 use spillway_proto::{Lane, NextOffset, Offset};
 
-use crate::core::refusal::{Failure, classify};
-use crate::core::syncs::SyncSlot;
+use super::failure::{Failure, classify};
 
 /// Books of the open transaction. Emptied, not freed, between transactions: a record costs no allocation.
 #[derive(Debug, Default)]

@@ -7,17 +7,18 @@ use std::thread;
 use std::time::Instant;
 
 use rdkafka::error::RDKafkaErrorCode;
+use spillway_collector_core::refusal::Verdict;
 use spillway_proto::message::HoldReason;
 use spillway_proto::progress::{self, Position, ProgressKey};
 use spillway_proto::{CloseCode, Lane, NextOffset, Partition, TopicName, TopicPartition};
 
 use super::attempt::{Attempt, LaneShare, Refused};
+use super::failure::Failure;
 use super::{End, Event, FENCED_WAIT, PAUSE, Refusal, Writer};
 use crate::centre::native::Outgoing;
 use crate::centre::producer::{BATCH_OVERHEAD_BYTES, SiteProducer, TransactionError};
 use crate::centre::tail::Positions;
 use crate::centre::topics::{self, syncs_topic};
-use crate::core::refusal::{Failure, Verdict};
 use crate::metrics::ReasonLabel;
 
 /// What became of a transaction.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rdkafka::error::RDKafkaErrorCode;
+use spillway_collector_core::sequencer::Ready;
 use spillway_proto::codec::DecodeError;
 use spillway_proto::frame::{Frame, RawBody, SectionKind};
 use spillway_proto::{CloseCode, Lane, NextOffset};
@@ -12,7 +13,6 @@ use super::attempt::Gap;
 use super::{End, LaneState, Writer};
 use crate::centre::native::Outgoing;
 use crate::centre::producer::{Report, SiteProducer};
-use crate::core::sequencer::Ready;
 use crate::custody::HeldFrame;
 
 /// Records after which delivery reports are taken, so that they do not pile up.

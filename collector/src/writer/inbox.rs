@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use spillway_collector_core::sequencer::Ready;
 use spillway_proto::{Lane, TopicId, TopicName, TopicPartition};
 
-use crate::core::sequencer::Ready;
 use crate::custody::HeldFrame;
 
 /// What the writer is asked to do, in order.

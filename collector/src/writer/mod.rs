@@ -8,6 +8,7 @@
 //! | `fill` | sections into the open transaction |
 //! | `commit` | deliveries, progress, syncs, commit; abort and what follows |
 //! | [`attempt`] | the books of the open transaction |
+//! | [`failure`] | what a failed delivery means |
 //! | [`trouble`] | one log line when trouble begins and one when it ends |
 //!
 //! The thread lives as long as the session. A site that sends nothing for `transactions.idle_close` keeps its thread, asleep, and loses
@@ -20,6 +21,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
+use spillway_collector_core::backlog::Backlog;
+use spillway_collector_core::refusal::Refusals;
+use spillway_collector_core::syncs::{SyncSlot, Syncs};
+use spillway_collector_core::transaction::Pacer;
 use spillway_proto::compress::Decompressor;
 use spillway_proto::message::{HoldReason, ResumePoint};
 use spillway_proto::{CloseCode, Lane, NextOffset, SiteName, TopicId, TopicName, TopicPartition};
@@ -31,14 +36,11 @@ use self::trouble::Trouble;
 use crate::centre::Centre;
 use crate::centre::producer::{BATCH_BYTES, Report, SiteProducer};
 use crate::centre::tail::{Marker, Positions};
-use crate::core::backlog::Backlog;
-use crate::core::refusal::Refusals;
-use crate::core::syncs::{SyncSlot, Syncs};
-use crate::core::transaction::Pacer;
 use crate::custody::{Custody, HeldFrame};
 
 pub mod attempt;
 mod commit;
+pub mod failure;
 mod fill;
 pub mod inbox;
 mod life;

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use spillway_agent::core::batcher::{Batcher, ClosedFrame, FrameLimits, Incoming, Pushed};
-use spillway_agent::core::lane::LaneSource;
-use spillway_agent::core::ledger::{Ledger, Resumed};
-use spillway_agent::core::start::{LogRange, StartPolicy, decide};
+use spillway_agent_core::batcher::{Batcher, ClosedFrame, FrameLimits, Incoming, Pushed};
+use spillway_agent_core::lane::LaneSource;
+use spillway_agent_core::ledger::{Ledger, Resumed};
+use spillway_agent_core::start::{LogRange, StartPolicy, decide};
 use spillway_proto::compress::Compressor;
 use spillway_proto::frame::{FrameBuilder, SectionKind};
 use spillway_proto::message::{CollectorMessage, OpenLane, ResumePoint};

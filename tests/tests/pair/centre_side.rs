@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use spillway_collector::core::backlog::{Backlog, end_of};
-use spillway_collector::core::sequencer::{Ready, Sequencer};
+use spillway_collector_core::backlog::{Backlog, end_of};
+use spillway_collector_core::sequencer::{Ready, Sequencer};
 use spillway_proto::compress::Decompressor;
 use spillway_proto::frame::{Frame, SectionKind};
 use spillway_proto::message::{CollectorMessage, OpenLane, ResumePoint};

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use spillway_proto::{FrameSeq, Lane, NextOffset, TopicPartition, limits};
 
-use crate::core::lane::{AfterDrain, LaneSource};
+use crate::lane::{AfterDrain, LaneSource};
 #[cfg(doc)]
-use crate::core::ledger::Ledger;
+use crate::ledger::Ledger;
 
 /// Something that the books do not allow: a bug of ours, or a peer that breaks the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::time::Instant;
 use spillway_proto::{Lane, NextOffset, TopicPartition};
 
 use super::{Detachment, Ended, Error, Ledger};
-use crate::core::lane::{AfterDrain, HeldBecause, LaneBook, Phase};
+use crate::lane::{AfterDrain, HeldBecause, LaneBook, Phase};
 
 impl Ledger {
     /// The centre refuses the lane's record at `next`. Answers the partition that stands still; `None` when the lane is dead already.

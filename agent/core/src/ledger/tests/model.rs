@@ -9,7 +9,7 @@ use spillway_proto::message::ResumePoint;
 use spillway_proto::{FrameSeq, Lane};
 
 use super::{HeldBecause, Ledger, Resumed, frame, next, opening, partition, source};
-use crate::core::start::Beginning;
+use crate::start::Beginning;
 
 const PARTITIONS: u32 = 3;
 const MAX_RAW: usize = 1 << 20;

@@ -9,8 +9,8 @@ use spillway_proto::record::RecordWriter;
 use spillway_proto::{FrameSeq, Lane, NextOffset, Offset, Partition, TopicId, TopicName, TopicPartition};
 
 use super::{AfterDrain, Error, Ledger, Resumed};
-use crate::core::lane::{HeldBecause, LaneSource};
-use crate::core::start::{Beginning, Gap};
+use crate::lane::{HeldBecause, LaneSource};
+use crate::start::{Beginning, Gap};
 
 mod model;
 

@@ -6,38 +6,7 @@
 
 use std::collections::HashMap;
 
-use rdkafka::error::RDKafkaErrorCode;
 use spillway_proto::Lane;
-use spillway_proto::message::HoldReason;
-
-/// What a failed delivery means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// A record of the lane is refused; which one has to be found.
-    Record(HoldReason),
-    /// The lane's remote topic cannot be written at all.
-    Topic,
-    /// The remote topic or partition is not there (any more).
-    TopicMissing,
-    /// A victim of another failure in the same transaction.
-    Victim,
-    /// Nothing that the data could help: try again.
-    Transient,
-}
-
-/// Sorts a delivery's error.
-pub fn classify(code: RDKafkaErrorCode) -> Failure {
-    use RDKafkaErrorCode as Code;
-    match code {
-        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => Failure::Record(HoldReason::RecordTooLarge),
-        Code::InvalidTimestamp => Failure::Record(HoldReason::TimestampOutOfRange),
-        Code::InvalidRecord | Code::UnsupportedForMessageFormat | Code::PolicyViolation => Failure::Record(HoldReason::RecordInvalid),
-        Code::TopicAuthorizationFailed | Code::InvalidTopic => Failure::Topic,
-        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => Failure::TopicMissing,
-        Code::PurgeQueue | Code::PurgeInflight => Failure::Victim,
-        _ => Failure::Transient,
-    }
-}
 
 /// The lanes under suspicion, and how far the search has come.
 #[derive(Debug, Default)]
@@ -146,13 +115,6 @@ mod tests {
         refusals.succeeded(LANE, 5);
         refusals.succeeded(LANE, 5);
         assert_eq!(refusals.share(LANE), None, "all suspects were taken after all");
-    }
-
-    #[test]
-    fn purged_records_are_nobodys_fault() {
-        assert_eq!(classify(RDKafkaErrorCode::PurgeQueue), Failure::Victim);
-        assert_eq!(classify(RDKafkaErrorCode::NotEnoughReplicas), Failure::Transient);
-        assert_eq!(classify(RDKafkaErrorCode::MessageSizeTooLarge), Failure::Record(HoldReason::RecordTooLarge));
     }
 
     proptest! {
