@@ -34,6 +34,19 @@ pub fn client_config(kafka: &KafkaClient, client_id: &str) -> ClientConfig {
     config
 }
 
+/// As [`client_config`], for a client that asks and administers: topics, settings, watermarks.
+///
+/// Such a client connects to every broker from the start, instead of to those it needs. A question that waits for a broker which is gone is
+/// looked at again at every change of a connection's state, and with librdkafka's sparse connections each look dials at once, without
+/// its backoff: thousands of attempts a second for as long as the question waits.
+#[must_use]
+pub fn admin_client_config(kafka: &KafkaClient, client_id: &str) -> ClientConfig {
+    let mut config = client_config(kafka, client_id);
+    // Not in librdkafka's documentation, but in its table of settings.
+    config.set("enable.sparse.connections", "false");
+    config
+}
+
 /// Hands a client's log line to `tracing`, target `librdkafka`.
 ///
 /// librdkafka calls a broker that is down an error. For us that is odd and passes, so its errors become warnings; what an operator has to

@@ -14,4 +14,4 @@ pub mod events;
 pub mod topics;
 pub mod watermarks;
 
-pub use client::{Context, client_config, log_line};
+pub use client::{Context, admin_client_config, client_config, log_line};

@@ -8,7 +8,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::Offset;
 use spillway_config::KafkaClient;
-use spillway_kafka::{Context, client_config};
+use spillway_kafka::{Context, admin_client_config, client_config};
 use spillway_proto::{Lane, NextOffset, SiteName, TopicPartition};
 
 use super::SiteConsumer;
@@ -34,7 +34,7 @@ pub fn consumer(kafka: &KafkaClient, site: &SiteName, shares: &Shares) -> Result
 /// # Errors
 /// As [`consumer`].
 pub fn inquirer(kafka: &KafkaClient, site: &SiteName) -> Result<SiteConsumer, KafkaError> {
-    let mut config = client_config(kafka, &format!("spillway-agent-{site}"));
+    let mut config = admin_client_config(kafka, &format!("spillway-agent-{site}"));
     config.set("enable.auto.commit", "false");
     // The end of a log is its last stable offset, as for the consumer.
     config.set("isolation.level", "read_committed");

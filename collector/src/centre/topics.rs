@@ -77,7 +77,7 @@ impl Topics {
     /// # Errors
     /// When librdkafka refuses the settings.
     pub fn new(kafka: &KafkaClient, config: RemoteTopicsConfig) -> Result<Self, KafkaError> {
-        let client = spillway_kafka::client_config(kafka, "spillway-collector-admin");
+        let client = spillway_kafka::admin_client_config(kafka, "spillway-collector-admin");
         let admin = client.create_with_context(spillway_kafka::Context)?;
         Ok(Self { shared: Arc::new(Shared { admin, config, known: Mutex::default() }) })
     }
