@@ -48,6 +48,8 @@ pub(crate) const VERSIONS: &[(ApiKey, i16, i16)] = &[
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     pub(crate) server: &'a Server,
+    /// Where the connection came in: the only address that its client is told.
+    pub(crate) port: u16,
     pub(crate) version: i16,
     pub(crate) client_id: StrBytes,
     pub(crate) now: Now,
@@ -85,7 +87,7 @@ pub(crate) enum Error {
 ///
 /// # Errors
 /// When it cannot be read or its answer cannot be written.
-pub(crate) async fn answer(server: &Server, mut request: Bytes) -> Result<Answer, Error> {
+pub(crate) async fn answer(server: &Server, port: u16, mut request: Bytes) -> Result<Answer, Error> {
     // The codec would panic on less than key, version, correlation id and length of the client id.
     if request.len() < 10 {
         return Err(Error::Short);
@@ -95,6 +97,7 @@ pub(crate) async fn answer(server: &Server, mut request: Bytes) -> Result<Answer
     let failure = server.faults().take(api);
     let call = Call {
         server,
+        port,
         version: header.request_api_version,
         client_id: header.client_id.clone().unwrap_or_default(),
         now: Now::read(),

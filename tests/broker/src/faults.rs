@@ -32,6 +32,7 @@ pub struct Faults {
     delay_micros: AtomicU64,
     connections: Mutex<CancellationToken>,
     failures: Mutex<HashMap<i16, VecDeque<Failure>>>,
+    injected: AtomicU64,
 }
 
 /// What happens to one request.
@@ -88,6 +89,17 @@ impl Faults {
         self.failures().entry(api as i16).or_default().push_back(Failure::Unanswered);
     }
 
+    /// Forgets what [`Self::fail_next`] and [`Self::unanswer_next`] asked for and no request has met yet.
+    pub fn forgive(&self) {
+        self.failures().clear();
+    }
+
+    /// How many requests have met what [`Self::fail_next`] and [`Self::unanswer_next`] asked for.
+    #[must_use]
+    pub fn injected(&self) -> u64 {
+        self.injected.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn refuses(&self) -> bool {
         self.refuse.load(Ordering::Relaxed)
     }
@@ -102,7 +114,9 @@ impl Faults {
     }
 
     pub(crate) fn take(&self, api: ApiKey) -> Option<Failure> {
-        self.failures().get_mut(&(api as i16)).and_then(VecDeque::pop_front)
+        let failure = self.failures().get_mut(&(api as i16)).and_then(VecDeque::pop_front)?;
+        self.injected.fetch_add(1, Ordering::Relaxed);
+        Some(failure)
     }
 
     fn connections(&self) -> MutexGuard<'_, CancellationToken> {

@@ -12,7 +12,7 @@
 //! record), segments (retention works batch by batch), recompression by the broker, the new consumer protocol (KIP-848),
 //! transactions of version 2, fetch sessions, and storage that outlives the process.
 //!
-//! - [`Broker`], [`BrokerOptions`], [`Faults`]: the public surface
+//! - [`Broker`], [`BrokerOptions`], [`Door`], [`Faults`]: the public surface
 //! - `server`: listener, connections, framing, timer
 //! - `dispatch`: API versions, decoding, encoding
 //! - `api`: one module per family of requests
@@ -41,6 +41,8 @@ mod varint;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use kafka_protocol::ResponseError;
 pub use kafka_protocol::messages::ApiKey;
@@ -79,6 +81,30 @@ impl Default for BrokerOptions {
 #[derive(Debug)]
 pub struct Broker {
     server: Arc<Server>,
+}
+
+/// A port of its own for one client; see [`Broker::open_door`]. Dropping it closes it.
+#[derive(Debug)]
+pub struct Door {
+    port: u16,
+    _closed: DropGuard,
+}
+
+impl Door {
+    /// What the client takes for `bootstrap.servers`.
+    #[must_use]
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+/// How far a partition reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// The offset of the next record.
+    pub end: i64,
+    /// Where a `read_committed` consumer comes to its end; below `end` while a transaction is open.
+    pub stable: i64,
 }
 
 /// Why a broker did not start.
@@ -129,6 +155,27 @@ impl Broker {
     /// [`Error::Listen`] when somebody else has taken the port meanwhile.
     pub async fn resume(&self) -> Result<(), Error> {
         self.server.resume().await
+    }
+
+    /// Opens another port of this broker. Clients that come through it are told of this port only, so that closing it parts them from
+    /// the broker at once and for good, as when their process is killed, whatever their threads still try. The door lives on the runtime
+    /// that this is called in.
+    ///
+    /// # Errors
+    /// [`Error::Listen`] when the system has no port.
+    pub async fn open_door(&self) -> Result<Door, Error> {
+        let closed = CancellationToken::new();
+        let port = self.server.open_door(closed.clone()).await?;
+        Ok(Door { port, _closed: closed.drop_guard() })
+    }
+
+    /// How far a partition reaches now; `None` if it does not exist.
+    #[must_use]
+    pub fn reach(&self, topic: &str, partition: i32) -> Option<Reach> {
+        self.server.with(|state| {
+            let log = state.topics.partition(topic, partition).ok()?;
+            Some(Reach { end: log.end(), stable: log.last_stable() })
+        })
     }
 
     /// Applies `retention.ms` and `retention.bytes` now.

@@ -137,12 +137,12 @@ impl Server {
             };
             match accepted {
                 Ok((stream, _)) if !self.faults.refuses() => {
-                    let (server, stop, cut) = (Arc::clone(&self), stop.clone(), self.faults.connection());
+                    let (server, stop, cut, port) = (Arc::clone(&self), stop.clone(), self.faults.connection(), self.port());
                     tasks.spawn(async move {
                         tokio::select! {
                             () = stop.cancelled() => {}
                             () = cut.cancelled() => {}
-                            ended = server.serve(stream) => log_end(&ended),
+                            ended = server.serve(stream, port) => log_end(&ended),
                         }
                     });
                 }
@@ -152,11 +152,43 @@ impl Server {
         }
     }
 
-    /// Answers the requests of one connection, one after the other as Kafka does.
-    async fn serve(self: Arc<Self>, mut stream: TcpStream) -> io::Result<()> {
+    /// Another port of the same broker, until `closed`. Clients that come through it are sent to no other.
+    pub(crate) async fn open_door(self: &Arc<Self>, closed: CancellationToken) -> Result<u16, Error> {
+        let refused = |source| Error::Listen { port: 0, source };
+        let listener = listen(0).await.map_err(refused)?;
+        let port = listener.local_addr().map_err(refused)?.port();
+        tokio::spawn(Arc::clone(self).guard(listener, port, closed));
+        Ok(port)
+    }
+
+    /// Lets connections in through a door while the broker runs.
+    async fn guard(self: Arc<Self>, listener: TcpListener, port: u16, closed: CancellationToken) {
+        loop {
+            let accepted = tokio::select! {
+                () = closed.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let running = self.running().as_ref().map(|running| (running.stop.clone(), running.tasks.clone()));
+            let (Ok((stream, _)), Some((stop, tasks)), false) = (accepted, running, self.faults.refuses()) else {
+                continue;
+            };
+            let (server, closed, cut) = (Arc::clone(&self), closed.clone(), self.faults.connection());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = cut.cancelled() => {}
+                    () = closed.cancelled() => {}
+                    ended = server.serve(stream, port) => log_end(&ended),
+                }
+            });
+        }
+    }
+
+    /// Answers the requests of one connection, one after the other as Kafka does. `port` is where it came in.
+    async fn serve(self: Arc<Self>, mut stream: TcpStream, port: u16) -> io::Result<()> {
         stream.set_nodelay(true)?;
         while let Some(request) = read_request(&mut stream).await? {
-            match dispatch::answer(&self, request).await {
+            match dispatch::answer(&self, port, request).await {
                 Ok(Answer::Send(response)) => {
                     let delay = self.faults.delay_now();
                     if !delay.is_zero() {

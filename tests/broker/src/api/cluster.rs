@@ -15,14 +15,14 @@ const MANY_KEYS: i16 = 4;
 const KEY_TYPES: std::ops::RangeInclusive<i8> = 0..=1;
 
 pub(crate) fn describe(call: &Call<'_>, state: &mut State, _request: DescribeClusterRequest) -> DescribeClusterResponse {
-    let broker = DescribeClusterBroker::default().with_broker_id(NODE).with_host(HOST).with_port(i32::from(call.server.port()));
+    let broker = DescribeClusterBroker::default().with_broker_id(NODE).with_host(HOST).with_port(i32::from(call.port));
     DescribeClusterResponse::default().with_cluster_id(state.cluster_id.clone()).with_controller_id(NODE).with_brokers(vec![broker])
 }
 
 pub(crate) fn find_coordinator(call: &Call<'_>, _state: &mut State, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     let refused = call.injected.or_else(|| (!KEY_TYPES.contains(&request.key_type)).then_some(ResponseError::InvalidRequest));
     let error_code = refused.map_or(0, |error| error.code());
-    let port = i32::from(call.server.port());
+    let port = i32::from(call.port);
     let answer = FindCoordinatorResponse::default();
     if call.version < MANY_KEYS {
         return match refused {

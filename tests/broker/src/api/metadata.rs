@@ -36,7 +36,7 @@ pub(crate) fn metadata(call: &Call<'_>, state: &mut State, request: MetadataRequ
         Some(topics) if !all(&topics) => topics.iter().map(|wanted| named(call, state, wanted, may_create)).collect(),
         _ => state.topics.iter().map(|(name, topic)| describe(call, name, topic)).collect(),
     };
-    let broker = MetadataResponseBroker::default().with_node_id(NODE).with_host(HOST).with_port(i32::from(call.server.port()));
+    let broker = MetadataResponseBroker::default().with_node_id(NODE).with_host(HOST).with_port(i32::from(call.port));
     MetadataResponse::default()
         .with_brokers(vec![broker])
         .with_cluster_id(Some(state.cluster_id.clone()))

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rdkafka::ClientConfig;
 use rdkafka::consumer::Consumer;
-use rdkafka::producer::Producer;
-use spillway_broker::{ApiKey, Broker, BrokerOptions, CannotFail, Error, Faults, ResponseError};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use spillway_broker::{ApiKey, Broker, BrokerOptions, CannotFail, Error, Faults, Reach, ResponseError};
 
 use crate::support::{Got, PATIENCE, Put, Target, now_ms};
 
@@ -33,6 +34,31 @@ fn cut_connections_neither_lose_nor_repeat_records() {
     });
     assert_eq!(sender.delivered().len(), 2_000);
     target.expect_committed(&topic, 0, &(0..2_000).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_closed_door_parts_its_client_from_the_broker_for_good_and_leaves_its_transaction_open() {
+    let target = Target::embedded();
+    let topic = target.topic("door", 1, &[]);
+    let broker = target.broker.as_ref().unwrap();
+    let door = target.runtime.block_on(broker.open_door()).unwrap();
+    let reach = || broker.reach(&topic, 0).unwrap();
+    let client: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", door.bootstrap()).set("transactional.id", "door").create().unwrap();
+    client.init_transactions(PATIENCE).unwrap();
+    client.begin_transaction().unwrap();
+    client.send(BaseRecord::<(), _>::to(&topic).partition(0).payload("open")).map_err(|(error, _)| error).unwrap();
+    client.flush(PATIENCE).unwrap();
+    assert_eq!(reach(), Reach { end: 1, stable: 0 });
+
+    drop(door);
+    assert!(client.commit_transaction(Duration::from_millis(500)).is_err());
+    assert!(client.client().fetch_metadata(None, Duration::from_millis(500)).is_err(), "the client found another way in");
+    assert_eq!(reach(), Reach { end: 1, stable: 0 });
+    let front = target.producer(&[]);
+    front.text(&topic, 0, "through the front");
+    front.delivered();
+    assert_eq!(reach(), Reach { end: 2, stable: 0 });
 }
 
 /// Two producers commit and abort at random while answers get lost, coordinators are busy and connections break: what is
