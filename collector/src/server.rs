@@ -120,6 +120,8 @@ impl Server {
     /// Serves until `stop`, then drains: what has arrived is committed and acknowledged, the connections are closed.
     pub async fn run(self, config: &CollectorConfig, stop: CancellationToken) {
         let tail_stop = CancellationToken::new();
+        // However this ends, also when it is dropped half-way, the reading thread must end.
+        let _tail_ends = tail_stop.clone().drop_guard();
         let mut background = JoinSet::new();
         background.spawn(start_centre(
             Arc::clone(&self.shared.centre),

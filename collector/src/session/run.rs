@@ -125,6 +125,13 @@ pub async fn run(shared: Arc<Shared>, greeted: Greeted) {
     shared.centre.meters.sites_connected.dec();
 }
 
+/// A session that ends without having said so, by a panic or by the end of its runtime, must not leave its writer behind.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.inbox.end(Ending::Abandon);
+    }
+}
+
 impl Session {
     async fn run(mut self) {
         let over = self.work().await;

@@ -303,3 +303,24 @@ async fn the_end_commits_and_acknowledges_what_has_arrived() {
     assert_eq!((code, acked.get(&Lane(0))), (CloseCode::ShuttingDown, Some(&500)));
     assert_eq!(centre.values("a.t").await, numbers(0..500));
 }
+
+/// What the lab does for `kill -9` within its process. Nothing of the session may be left, or it would go on writing.
+#[test]
+fn a_runtime_that_is_dropped_takes_the_writers_of_its_sessions_with_it() {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (outside, inside) = (runtime(), runtime());
+    let (folder, centre) = (Folder::new(), outside.block_on(Centre::embedded()));
+    let collector = inside.block_on(Collector::start(&folder, &centre.bootstrap, ""));
+    let _agent = outside.block_on(async {
+        let mut agent = TestAgent::connect(&folder, "orphan", collector.address).await;
+        agent.open_fresh(0, "t").await;
+        agent
+    });
+    let writers = || {
+        let names = std::fs::read_dir("/proc/self/task").unwrap().map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
+        names.filter(|name| name.as_ref().is_ok_and(|name| name.trim() == "site-orphan")).count()
+    };
+    assert_eq!(writers(), 1);
+    inside.shutdown_background();
+    outside.block_on(eventually("the writer has ended", async || (writers() == 0).then_some(())));
+}
