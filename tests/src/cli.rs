@@ -36,6 +36,35 @@ pub enum Command {
         #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
         rate: u32,
     },
+    /// Break everything, again and again, and see that every record arrives exactly once and in order
+    ///
+    /// Apache Kafka with two brokers at the edge, three at the centre (replication 3, two in sync), the real agent, two collectors and the
+    /// link of the lab. A schedule drawn from the seed kills the agent, the collectors and leading brokers with -9, takes brokers until too
+    /// few are in sync, moves the site, spoils the link, sets the agent's clock and slows a disk; kills and cuts are aimed at each moment of a
+    /// transaction. At the end both sides are compared record for record. Exits with 1 unless 0 are lost, 0 duplicated, 0 out of order, and every
+    /// fault was seen to happen. It takes about a quarter of an hour; needs Java 17, Maven and a C compiler.
+    ///
+    /// With --in-process agent, collectors and small brokers run in the lab itself, many schedules side by side, without Java.
+    Chaos {
+        /// What everything left to chance is drawn from; a new one if it is not given. In process: of the first schedule, the others follow
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Committed records at the source, at least
+        #[arg(long, default_value_t = 1_000_000, conflicts_with = "in_process", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+        records: u64,
+        /// One fault of each kind at each moment only: some minutes
+        #[arg(long, conflicts_with = "in_process")]
+        short: bool,
+        /// Play schedules on embedded brokers within the lab's process, a hundred times faster
+        #[arg(long)]
+        in_process: bool,
+        /// How many schedules, each of 20 faults or more
+        #[arg(long, default_value_t = 2000, requires = "in_process", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+        schedules: u64,
+        /// How many of them at a time
+        #[arg(long, default_value_t = 24, requires = "in_process", value_parser = clap::value_parser!(u16).range(1..=500))]
+        jobs: u16,
+    },
     /// Run Apache Kafka as edge and as centre, in the background
     Kafka {
         /// What to do.

@@ -187,6 +187,18 @@ impl Client {
         found.with_context(|| format!("no watermarks of {topic}-{partition} within {REQUEST_LIMIT:?}"))
     }
 
+    /// The leader of a partition (`None` while it has none) and how many of its replicas are in sync.
+    ///
+    /// # Errors
+    /// When the cluster does not answer, or has no such partition.
+    pub fn leader(&self, topic: &str, partition: i32) -> Result<(Option<i32>, usize)> {
+        let consumer: BaseConsumer = self.config().create()?;
+        let metadata = once_settled(|| consumer.fetch_metadata(Some(topic), REQUEST_LIMIT))?;
+        let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        let found = partitions.find(|found| found.id() == partition).with_context(|| format!("there is no {topic}-{partition}"))?;
+        Ok((Some(found.leader()).filter(|leader| *leader >= 0), found.isr().len()))
+    }
+
     /// Waits until no transaction is open on a topic. Kafka answers a commit before its markers are written, so a `read_committed` reader
     /// that comes right after it may not see the last records yet.
     ///

@@ -1,4 +1,4 @@
-//! Clusters of real Apache Kafka: one or three combined KRaft nodes on loopback.
+//! Clusters of real Apache Kafka: one to three combined KRaft nodes on loopback, or brokers with a controller of their own.
 
 mod properties;
 
@@ -12,6 +12,7 @@ use crate::java;
 use crate::ports::{free_port, free_port_or};
 use crate::process::{Daemon, Signal};
 use crate::reaper::scratch_dir;
+use crate::shim::Shim;
 use crate::wait::wait_until;
 
 pub use properties::{NodePorts, Secured};
@@ -27,8 +28,13 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 pub struct KafkaOptions {
     /// For directories and messages: `edge`, `centre`.
     pub label: String,
-    /// 1 or 3.
+    /// 1 to 3.
     pub brokers: usize,
+    /// Whether a process of its own is the controller. Otherwise the brokers are, and with most of them down there is none that takes those
+    /// from the in-sync replicas.
+    pub own_controller: bool,
+    /// Whether the brokers run with a [`Shim`].
+    pub shim: bool,
     /// Where data, configuration and logs go; a scratch directory if `None`.
     pub dir: Option<PathBuf>,
     /// Wished for the plain listener of the first broker, the next ones for the others; any free ones if `None` or taken.
@@ -43,7 +49,16 @@ impl KafkaOptions {
     /// One broker in a scratch directory.
     #[must_use]
     pub fn new(label: &str) -> Self {
-        Self { label: label.to_owned(), brokers: 1, dir: None, first_port: None, secured: None, extra: Vec::new() }
+        Self {
+            label: label.to_owned(),
+            brokers: 1,
+            own_controller: false,
+            shim: false,
+            dir: None,
+            first_port: None,
+            secured: None,
+            extra: Vec::new(),
+        }
     }
 
     /// Adds a broker property.
@@ -67,6 +82,7 @@ struct Node {
     ports: NodePorts,
     config: PathBuf,
     log: PathBuf,
+    shim: Option<Shim>,
     daemon: Option<Daemon>,
 }
 
@@ -76,7 +92,7 @@ impl KafkaCluster {
     /// # Errors
     /// When Java or the jars are missing or a broker does not come up; the message carries the end of its log.
     pub fn start(options: KafkaOptions) -> Result<Self> {
-        ensure!(matches!(options.brokers, 1 | 3), "a cluster has 1 or 3 brokers, not {}", options.brokers);
+        ensure!(matches!(options.brokers, 1..=3), "a cluster has 1 to 3 brokers, not {}", options.brokers);
         let dir = match &options.dir {
             Some(dir) => dir.clone(),
             None => scratch_dir(&format!("kafka-{}", options.label))?,
@@ -84,13 +100,14 @@ impl KafkaCluster {
         std::fs::create_dir_all(&dir)?;
         let mut ports = Vec::new();
         let mut wished = options.first_port;
-        for _ in 0..options.brokers {
+        let count = options.brokers + usize::from(options.own_controller);
+        for _ in 0..count {
             ports.push(NodePorts { plain: free_port_or(wished)?, controller: free_port()?, secured: free_port()? });
             wished = wished.map(|port| port.saturating_add(1));
         }
         let cluster_id = java::run_tool("kafka.tools.StorageTool", &["random-uuid"])?.trim().to_owned();
         let mut nodes = Vec::new();
-        for index in 0..options.brokers {
+        for index in 0..count {
             nodes.push(Node::format(&options, &dir, &ports, index, &cluster_id)?);
         }
         let mut cluster = Self { options, dir, nodes };
@@ -181,6 +198,12 @@ impl KafkaCluster {
         self.nodes.get_mut(index).and_then(|node| node.daemon.take()).is_some_and(|mut daemon| daemon.kill())
     }
 
+    /// What makes the disk of one broker (0, 1, …) slow; only with [`KafkaOptions::shim`].
+    #[must_use]
+    pub fn shim(&self, index: usize) -> Option<&Shim> {
+        self.nodes.get(index).and_then(|node| node.shim.as_ref())
+    }
+
     /// Runs one of Kafka's own tools with `--bootstrap-server` of the plain listener put before `args`.
     ///
     /// # Errors
@@ -201,7 +224,8 @@ impl KafkaCluster {
     }
 
     fn addresses(&self, port: impl Fn(&NodePorts) -> u16) -> String {
-        let all: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", port(&node.ports))).collect();
+        let all: Vec<String> =
+            self.nodes.iter().take(self.options.brokers).map(|node| format!("127.0.0.1:{}", port(&node.ports))).collect();
         all.join(",")
     }
 }
@@ -219,7 +243,8 @@ impl Node {
         java::run_tool("kafka.tools.StorageTool", &args).with_context(|| format!("cannot format {}", home.display()))?;
         let ports = ports.get(index).context("no ports for this broker")?.clone();
         let log = home.join("broker.log");
-        Ok(Self { ports, config, log, daemon: None })
+        let shim = if options.shim && index < options.brokers { Some(Shim::new(&home.join("shim"))?) } else { None };
+        Ok(Self { ports, config, log, shim, daemon: None })
     }
 
     fn start(&mut self, label: &str) -> Result<()> {
@@ -228,7 +253,7 @@ impl Node {
         }
         let home = self.config.parent().context("a broker without a directory")?;
         let mut command = java::java("kafka.Kafka", 400, "INFO", home)?;
-        command.arg(&self.config);
+        command.arg(&self.config).envs(self.shim.iter().flat_map(Shim::environment));
         self.daemon = Some(Daemon::spawn(&format!("Kafka {label}"), &mut command, &self.log)?);
         Ok(())
     }

@@ -7,18 +7,21 @@
 //! | [`kafka_cmd`] | `lab kafka up` and `down` |
 //! | [`test_cmd`], [`build`] | `lab test`, and calling cargo |
 //! | [`stage`] | a whole deployment of the real binaries |
-//! | [`relay`] | the link: a UDP relay that can be cut, delayed, moved |
+//! | [`chaos`] | `lab chaos`: seeded faults against exactly-once, on real Kafka and in this process |
+//! | [`relay`] | the link: a UDP relay that can be cut, delayed, moved, and made a bad one |
+//! | [`shim`] | sets the clock of one process, or makes its disk slow |
 //! | [`oracle`] | judges whether the centre holds what the source holds, and whether offset syncs tell the truth |
 //! | [`metrics`] | reads the admin endpoint of a binary |
 //! | [`shapes`] | records of every shape |
 //! | [`client`] | topics, records and offsets of any cluster |
 //! | [`cluster`] | a cluster of the demo, embedded or real |
-//! | [`java`], [`kafka_cluster`] | Apache Kafka: jars, tools, clusters of one or three brokers |
+//! | [`java`], [`kafka_cluster`] | Apache Kafka: jars, tools, clusters of one to three brokers |
 //! | [`reaper`], [`process`], [`interrupt`], [`ports`], [`wait`] | child processes that never outlive the lab, free ports, limits on waiting |
 //!
 //! Everything is blocking: a test reads from top to bottom. Errors are `anyhow`: no code decides by them, a person reads them.
 
 pub mod build;
+pub mod chaos;
 pub mod cli;
 pub mod client;
 pub mod cluster;
@@ -34,6 +37,7 @@ pub mod process;
 pub mod reaper;
 pub mod relay;
 pub mod shapes;
+pub mod shim;
 pub mod stage;
 pub mod telemetry;
 pub mod test_cmd;

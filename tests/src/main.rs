@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser as _;
+use spillway_lab::chaos::fleet::{self, FleetOptions};
+use spillway_lab::chaos::real::{self, RealOptions};
 use spillway_lab::cli::{Cli, Command, KafkaCommand};
 use spillway_lab::demo::{self, DemoOptions};
 use spillway_lab::test_cmd::{self, TestOptions};
-use spillway_lab::{build, interrupt, kafka_cmd, reaper};
+use spillway_lab::{build, interrupt, kafka_cmd, reaper, shapes};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -30,6 +32,13 @@ fn run(command: Command) -> Result<bool> {
         Command::Demo { kafka, seconds, rate } => {
             build::binaries()?;
             demo::run(DemoOptions { kafka, duration: Duration::from_secs(seconds), rate })
+        }
+        Command::Chaos { seed, schedules, jobs, in_process: true, .. } => {
+            fleet::run(FleetOptions { seed: seed.unwrap_or_else(shapes::fresh_seed), schedules, jobs: jobs.into() })
+        }
+        Command::Chaos { seed, records, short, in_process: false, .. } => {
+            build::binaries()?;
+            real::run(RealOptions { seed: seed.unwrap_or_else(shapes::fresh_seed), records, short })
         }
         Command::Kafka { command: KafkaCommand::Up { brokers } } => kafka_cmd::up(brokers).map(|()| true),
         Command::Kafka { command: KafkaCommand::Down } => kafka_cmd::down().map(|()| true),

@@ -11,10 +11,12 @@ pub mod read;
 pub mod syncs;
 
 use std::fmt;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::client::Client;
+use crate::wait::poll_until;
 use compare::{Verdict, compare};
 use read::read_topic;
 
@@ -91,6 +93,38 @@ pub fn judge(source: &Client, centre: &Client, site: &str, topics: &[&str]) -> R
         }
     }
     Ok(report)
+}
+
+/// Waits until the local group of `site` has committed the end of every partition of `topics`: everything is at the centre and acknowledged.
+///
+/// # Errors
+/// When it is not so within `limit`; the message says how far it is.
+pub fn wait_drained(source: &Client, site: &str, topics: &[&str], limit: Duration) -> Result<()> {
+    let counts = source.topics()?;
+    let mut ends = Vec::new();
+    for topic in topics {
+        let partitions = *counts.get(*topic).with_context(|| format!("no topic {topic} at the source"))?;
+        let high = |partition| Ok(source.watermarks(topic, partition)?.1);
+        ends.push((*topic, (0..partitions).map(high).collect::<Result<Vec<i64>>>()?));
+    }
+    let mut missing = String::new();
+    let drained = poll_until(limit, || {
+        missing = first_behind(source, &format!("spillway-{site}"), &ends)?;
+        Ok(missing.is_empty().then_some(()))
+    })?;
+    drained.with_context(|| format!("not drained within {limit:?}: {missing}"))
+}
+
+fn first_behind(source: &Client, group: &str, ends: &[(&str, Vec<i64>)]) -> Result<String> {
+    for (topic, ends) in ends {
+        let committed = source.committed(group, topic, i32::try_from(ends.len())?)?;
+        for (partition, (end, committed)) in ends.iter().zip(committed).enumerate() {
+            if committed.unwrap_or(0) < *end {
+                return Ok(format!("the group has {committed:?} of {end} of {topic}-{partition}"));
+            }
+        }
+    }
+    Ok(String::new())
 }
 
 /// Checks that the local group of `site` claims nothing that the centre does not hold: every committed offset is at most the

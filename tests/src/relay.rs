@@ -1,24 +1,30 @@
-//! A UDP relay between agent and collector: the link of the lab. It can be cut, delayed, moved to another collector, and it
-//! counts what passes.
+//! A UDP relay between agent and collector: the link of the lab. It can be cut, also in one direction only, delayed, moved to another
+//! collector, given another source address, and made to lose, double, delay and damage packets; and it counts what passes.
 //!
 //! Per client address it keeps one socket towards the target, as a NAT would. Packets that arrive while the link is cut are
-//! dropped, in both directions, as are those beyond `QUEUE_MAX` in flight. A change of the target gives every client a new
-//! socket: the old collector hears nothing more.
+//! dropped, as are those beyond `QUEUE_MAX` in flight. A change of the target gives every client a new socket: the old
+//! collector hears nothing more.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`weather`] | what becomes of a packet (pure) |
+//! | `lane` | one direction: cut, weather, delay, counters |
+
+mod lane;
+pub mod weather;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::ports::free_port;
-
-/// Packets in flight in each direction; more are dropped as by a router.
-const QUEUE_MAX: usize = 4096;
+use lane::Lane;
+use weather::Weather;
 
 /// Clients known at a time. A client that redials from new ports leaves old ones behind; beyond this the oldest are forgotten.
 const CLIENTS_MAX: usize = 64;
@@ -26,11 +32,17 @@ const CLIENTS_MAX: usize = 64;
 /// How often a thread looks whether it shall end.
 const TICK: Duration = Duration::from_millis(100);
 
-/// IPv4 and UDP headers of one packet.
-const HEADER_BYTES: u64 = 28;
-
 /// Largest UDP datagram.
 const DATAGRAM_MAX: usize = 65_536;
+
+/// A direction of the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the agent to the collector.
+    Up,
+    /// From the collector to the agent.
+    Down,
+}
 
 /// What has passed the relay, headers of IP and UDP included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +53,16 @@ pub struct Traffic {
     pub down_bytes: u64,
     /// Packets dropped because the link was cut, both directions.
     pub cut_packets: u64,
+    /// Bytes of those that came from the agent.
+    pub cut_up_bytes: u64,
+    /// Packets lost to the weather, both directions.
+    pub lost_packets: u64,
+    /// Packets sent twice.
+    pub doubled_packets: u64,
+    /// Packets held back, so that later ones passed them.
+    pub reordered_packets: u64,
+    /// Packets of which a bit was turned.
+    pub corrupted_packets: u64,
 }
 
 /// A running relay. Dropping it ends it.
@@ -56,26 +78,15 @@ struct Shared {
     front: Arc<UdpSocket>,
     target: Mutex<SocketAddr>,
     clients: Mutex<Clients>,
-    delay_us: AtomicU64,
-    cut: AtomicBool,
     stop: AtomicBool,
-    up: AtomicU64,
-    down: AtomicU64,
-    dropped: AtomicU64,
+    up: Lane,
+    down: Lane,
 }
 
 #[derive(Debug, Default)]
 struct Clients {
     sockets: HashMap<SocketAddr, (u64, Arc<UdpSocket>)>,
     next: u64,
-}
-
-struct Packet {
-    due: Instant,
-    bytes: Vec<u8>,
-    socket: Arc<UdpSocket>,
-    /// The client it goes to; `None` for the target, to which the socket is connected.
-    to: Option<SocketAddr>,
 }
 
 impl Relay {
@@ -87,25 +98,18 @@ impl Relay {
         let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, free_port()?))?;
         front.set_read_timeout(Some(TICK))?;
         let address = front.local_addr()?;
+        let (up, up_thread) = Lane::start();
+        let (down, down_thread) = Lane::start();
         let shared = Arc::new(Shared {
             front: Arc::new(front),
             target: Mutex::new(target),
             clients: Mutex::default(),
-            delay_us: AtomicU64::new(0),
-            cut: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            up: AtomicU64::new(0),
-            down: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
+            up,
+            down,
         });
-        let (up, up_queue) = sync_channel(QUEUE_MAX);
-        let (down, down_queue) = sync_channel(QUEUE_MAX);
         let upward = Arc::clone(&shared);
-        let threads = vec![
-            std::thread::spawn(move || upward.receive_from_agents(&up, &down)),
-            std::thread::spawn(move || send_when_due(&up_queue)),
-            std::thread::spawn(move || send_when_due(&down_queue)),
-        ];
+        let threads = vec![std::thread::spawn(move || upward.receive_from_agents()), up_thread, down_thread];
         Ok(Self { address, shared, threads })
     }
 
@@ -117,27 +121,58 @@ impl Relay {
 
     /// Cuts or restores the link. Nothing tells the two sides: packets just stop.
     pub fn set_cut(&self, cut: bool) {
-        self.shared.cut.store(cut, Ordering::Relaxed);
+        self.cut_direction(Direction::Up, cut);
+        self.cut_direction(Direction::Down, cut);
+    }
+
+    /// Cuts or restores one direction.
+    pub fn cut_direction(&self, direction: Direction, cut: bool) {
+        self.lane(direction).set_cut(cut);
     }
 
     /// Delays packets so long in each direction (half of the round trip that it adds).
     pub fn set_delay(&self, one_way: Duration) {
-        self.shared.delay_us.store(u64::try_from(one_way.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.shared.up.set_delay(one_way);
+        self.shared.down.set_delay(one_way);
+    }
+
+    /// Brings weather over both directions, or takes it away. `seed` decides which packets it meets.
+    pub fn set_weather(&self, weather: Weather, seed: u64) {
+        self.shared.up.set_weather(weather, seed);
+        self.shared.down.set_weather(weather, seed.wrapping_add(1));
     }
 
     /// Moves the link to another collector.
     pub fn set_target(&self, target: SocketAddr) {
         *self.shared.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
-        self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner).sockets.clear();
+        self.change_source();
+    }
+
+    /// From now on the collector sees the same connections come from other ports, as after a NAT has forgotten them.
+    pub fn change_source(&self) {
+        self.shared.clients().sockets.clear();
     }
 
     /// What has passed so far.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
+        let (up, down) = (self.shared.up.counts(), self.shared.down.counts());
         Traffic {
-            up_bytes: self.shared.up.load(Ordering::Relaxed),
-            down_bytes: self.shared.down.load(Ordering::Relaxed),
-            cut_packets: self.shared.dropped.load(Ordering::Relaxed),
+            up_bytes: up.bytes,
+            down_bytes: down.bytes,
+            cut_packets: up.cut + down.cut,
+            cut_up_bytes: up.cut_bytes,
+            lost_packets: up.lost + down.lost,
+            doubled_packets: up.doubled + down.doubled,
+            reordered_packets: up.reordered + down.reordered,
+            corrupted_packets: up.corrupted + down.corrupted,
+        }
+    }
+
+    fn lane(&self, direction: Direction) -> &Lane {
+        match direction {
+            Direction::Up => &self.shared.up,
+            Direction::Down => &self.shared.down,
         }
     }
 }
@@ -145,7 +180,9 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner).sockets.clear();
+        self.shared.clients().sockets.clear();
+        self.shared.up.stop();
+        self.shared.down.stop();
         for thread in self.threads.drain(..) {
             drop(thread.join());
         }
@@ -153,20 +190,24 @@ impl Drop for Relay {
 }
 
 impl Shared {
-    fn receive_from_agents(self: &Arc<Self>, up: &SyncSender<Packet>, down: &SyncSender<Packet>) {
+    fn clients(&self) -> std::sync::MutexGuard<'_, Clients> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn receive_from_agents(self: &Arc<Self>) {
         let mut buffer = vec![0; DATAGRAM_MAX];
         while !self.stop.load(Ordering::Relaxed) {
             // A timeout, or the echo of an unreachable client: both mean to look again.
             let Ok((len, client)) = self.front.recv_from(&mut buffer) else { continue };
             let Some(bytes) = buffer.get(..len) else { continue };
-            let Some(socket) = self.socket_of(client, down) else { continue };
-            self.forward(bytes, &self.up, up, socket, None);
+            let Some(socket) = self.socket_of(client) else { continue };
+            self.up.forward(bytes, &socket, None);
         }
     }
 
     /// The socket that stands for `client` towards the target, with a thread that carries the answers.
-    fn socket_of(self: &Arc<Self>, client: SocketAddr, down: &SyncSender<Packet>) -> Option<Arc<UdpSocket>> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+    fn socket_of(self: &Arc<Self>, client: SocketAddr) -> Option<Arc<UdpSocket>> {
+        let mut clients = self.clients();
         if let Some((_, socket)) = clients.sockets.get(&client) {
             return Some(Arc::clone(socket));
         }
@@ -174,8 +215,8 @@ impl Shared {
         socket.connect(*self.target.lock().unwrap_or_else(PoisonError::into_inner)).ok()?;
         socket.set_read_timeout(Some(TICK)).ok()?;
         let socket = Arc::new(socket);
-        let (shared, answers, down) = (Arc::clone(self), Arc::clone(&socket), down.clone());
-        std::thread::spawn(move || shared.receive_from_target(client, &answers, &down));
+        let (shared, answers) = (Arc::clone(self), Arc::clone(&socket));
+        std::thread::spawn(move || shared.receive_from_target(client, &answers));
         clients.next += 1;
         let number = clients.next;
         clients.sockets.insert(client, (number, Arc::clone(&socket)));
@@ -187,56 +228,25 @@ impl Shared {
         Some(socket)
     }
 
-    fn receive_from_target(&self, client: SocketAddr, socket: &Arc<UdpSocket>, down: &SyncSender<Packet>) {
+    fn receive_from_target(&self, client: SocketAddr, socket: &Arc<UdpSocket>) {
         let mut buffer = vec![0; DATAGRAM_MAX];
         while !self.stop.load(Ordering::Relaxed) && self.is_current(client, socket) {
             let Ok(len) = socket.recv(&mut buffer) else { continue };
             let Some(bytes) = buffer.get(..len) else { continue };
-            self.forward(bytes, &self.down, down, Arc::clone(&self.front), Some(client));
+            self.down.forward(bytes, &self.front, Some(client));
         }
     }
 
     fn is_current(&self, client: SocketAddr, socket: &Arc<UdpSocket>) -> bool {
-        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        clients.sockets.get(&client).is_some_and(|(_, current)| Arc::ptr_eq(current, socket))
+        self.clients().sockets.get(&client).is_some_and(|(_, current)| Arc::ptr_eq(current, socket))
     }
-
-    fn forward(&self, bytes: &[u8], counter: &AtomicU64, queue: &SyncSender<Packet>, socket: Arc<UdpSocket>, to: Option<SocketAddr>) {
-        if self.cut.load(Ordering::Relaxed) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        counter.fetch_add(u64::try_from(bytes.len()).unwrap_or(0) + HEADER_BYTES, Ordering::Relaxed);
-        let delay = self.delay_us.load(Ordering::Relaxed);
-        if delay == 0 {
-            send(&socket, bytes, to);
-            return;
-        }
-        let due = Instant::now() + Duration::from_micros(delay);
-        // A full queue drops the packet, as a router does.
-        drop(queue.try_send(Packet { due, bytes: bytes.to_vec(), socket, to }));
-    }
-}
-
-/// The delay is the same for all packets of a direction, so they leave in the order they came.
-fn send_when_due(queue: &Receiver<Packet>) {
-    while let Ok(packet) = queue.recv() {
-        std::thread::sleep(packet.due.saturating_duration_since(Instant::now()));
-        send(&packet.socket, &packet.bytes, packet.to);
-    }
-}
-
-/// A packet that cannot be sent is lost, as on any link.
-fn send(socket: &UdpSocket, bytes: &[u8], to: Option<SocketAddr>) {
-    drop(match to {
-        Some(client) => socket.send_to(bytes, client),
-        None => socket.send(bytes),
-    });
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::time::Instant;
 
     use super::*;
 
@@ -248,38 +258,99 @@ mod tests {
             while let Ok((len, from)) = socket.recv_from(&mut buffer) {
                 let mut answer = buffer[..len].to_vec();
                 answer.push(mark);
+                answer.extend(from.port().to_be_bytes());
                 socket.send_to(&answer, from).unwrap();
             }
         });
         address
     }
 
-    fn ask(socket: &UdpSocket, text: &[u8]) -> Option<Vec<u8>> {
+    fn client(relay: &Relay) -> UdpSocket {
+        let agent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        agent.connect(relay.address()).unwrap();
+        agent.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        agent
+    }
+
+    /// What comes back, and the port from which the server was asked.
+    fn ask(socket: &UdpSocket, text: &[u8]) -> Option<(Vec<u8>, u16)> {
         let mut buffer = [0; 100];
         socket.send(text).unwrap();
-        socket.recv(&mut buffer).ok().map(|len| buffer[..len].to_vec())
+        let len = socket.recv(&mut buffer).ok()?;
+        let (answer, port) = buffer[..len].split_last_chunk().unwrap();
+        Some((answer.to_vec(), u16::from_be_bytes(*port)))
+    }
+
+    fn answer(socket: &UdpSocket, text: &[u8]) -> Option<Vec<u8>> {
+        ask(socket, text).map(|(answer, _)| answer)
     }
 
     #[test]
     fn packets_pass_stop_at_a_cut_wait_and_change_target() {
         let relay = Relay::start(echo_server(b'A')).unwrap();
-        let agent = UdpSocket::bind("127.0.0.1:0").unwrap();
-        agent.connect(relay.address()).unwrap();
-        agent.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-        assert_eq!(ask(&agent, b"one").unwrap(), b"oneA");
-        assert_eq!(relay.traffic(), Traffic { up_bytes: 31, down_bytes: 32, cut_packets: 0 });
+        let agent = client(&relay);
+        assert_eq!(answer(&agent, b"one").unwrap(), b"oneA");
+        assert_eq!(relay.traffic(), Traffic { up_bytes: 31, down_bytes: 34, ..Traffic::default() });
 
         relay.set_cut(true);
-        assert_eq!(ask(&agent, b"two"), None);
+        assert_eq!(answer(&agent, b"two"), None);
         assert_eq!(relay.traffic().cut_packets, 1);
         relay.set_cut(false);
 
         relay.set_delay(Duration::from_millis(40));
         let asked = Instant::now();
-        assert_eq!(ask(&agent, b"three").unwrap(), b"threeA");
+        assert_eq!(answer(&agent, b"three").unwrap(), b"threeA");
         assert!(asked.elapsed() >= Duration::from_millis(80));
 
         relay.set_target(echo_server(b'B'));
-        assert_eq!(ask(&agent, b"four").unwrap(), b"fourB");
+        assert_eq!(answer(&agent, b"four").unwrap(), b"fourB");
+    }
+
+    #[test]
+    fn each_direction_is_cut_alone() {
+        let relay = Relay::start(echo_server(b'A')).unwrap();
+        let agent = client(&relay);
+        relay.cut_direction(Direction::Down, true);
+        assert_eq!(answer(&agent, b"one"), None);
+        let seen = relay.traffic();
+        assert_eq!((seen.up_bytes, seen.down_bytes, seen.cut_packets, seen.cut_up_bytes), (31, 0, 1, 0));
+        relay.cut_direction(Direction::Down, false);
+        relay.cut_direction(Direction::Up, true);
+        assert_eq!(answer(&agent, b"two"), None);
+        let seen = relay.traffic();
+        assert_eq!((seen.up_bytes, seen.down_bytes, seen.cut_packets, seen.cut_up_bytes), (31, 0, 2, 31));
+    }
+
+    #[test]
+    fn a_changed_source_is_another_port_to_the_same_target() {
+        let relay = Relay::start(echo_server(b'A')).unwrap();
+        let agent = client(&relay);
+        let (_, before) = ask(&agent, b"one").unwrap();
+        relay.change_source();
+        let (text, after) = ask(&agent, b"two").unwrap();
+        assert_eq!(text, b"twoA");
+        assert_ne!(before, after);
+    }
+
+    #[test]
+    fn weather_loses_doubles_reorders_and_damages_packets() {
+        let only = |weather| {
+            let relay = Relay::start(echo_server(b'A')).unwrap();
+            relay.shared.up.set_weather(weather, 1);
+            let agent = client(&relay);
+            let (first, second) = (answer(&agent, b"one"), answer(&agent, b"two"));
+            (first, second, relay.traffic())
+        };
+        let always = 1000;
+        let (first, second, seen) = only(Weather { lost: always, ..Weather::default() });
+        assert_eq!((first, second, seen.lost_packets), (None, None, 2));
+        let (first, second, seen) = only(Weather { doubled: always, ..Weather::default() });
+        assert_eq!((first, second, seen.doubled_packets), (Some(b"oneA".to_vec()), Some(b"oneA".to_vec()), 2), "the copy comes first");
+        let (first, _, seen) = only(Weather { corrupted: always, ..Weather::default() });
+        assert!(first.is_some_and(|text| text.len() == 4 && text != b"oneA") && seen.corrupted_packets == 2);
+        let asked = Instant::now();
+        let (first, second, seen) = only(Weather { reordered: always, ..Weather::default() });
+        assert_eq!((first, second, seen.reordered_packets), (Some(b"oneA".to_vec()), Some(b"twoA".to_vec()), 2));
+        assert!(asked.elapsed() >= 2 * weather::HOLD_BACK_MIN);
     }
 }

@@ -93,12 +93,18 @@ impl Shapes {
     }
 }
 
+/// A new seed, short enough to be typed.
+#[must_use]
+pub fn fresh_seed() -> u64 {
+    rand::rng().random_range(0..1_000_000_000)
+}
+
 /// A seed for a random test: `SPILLWAY_TEST_SEED` if it is set, otherwise a new one. It is printed, so that a failing run can be
 /// had again.
 #[must_use]
 pub fn seed(test: &str) -> u64 {
     let given = std::env::var("SPILLWAY_TEST_SEED").ok().and_then(|text| text.parse().ok());
-    let seed = given.unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
+    let seed = given.unwrap_or_else(fresh_seed);
     println!("{test}: SPILLWAY_TEST_SEED={seed}");
     seed
 }

@@ -17,11 +17,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::client::Client;
-use crate::oracle::{Report, judge};
+use crate::oracle::{Report, judge, wait_drained};
 use crate::ports::free_port;
 use crate::reaper::{Reaper, scratch_dir};
 use crate::relay::Relay;
-use crate::wait::poll_until;
 use config_file::ConfigFile;
 use pki::{Identity, Pki};
 use program::Program;
@@ -133,13 +132,7 @@ impl Stage {
     /// # Errors
     /// When it is not so within `limit`; the message says how far it is.
     pub fn wait_drained(&mut self, topics: &[&str], limit: Duration) -> Result<()> {
-        let ends = self.ends(topics)?;
-        let mut missing = String::new();
-        let drained = poll_until(limit, || {
-            missing = self.first_behind(&ends)?;
-            Ok(missing.is_empty().then_some(()))
-        })?;
-        drained.with_context(|| format!("not drained within {limit:?}: {missing}"))
+        wait_drained(&self.source, &self.site, topics, limit)
     }
 
     /// Compares source and centre.
@@ -154,29 +147,6 @@ impl Stage {
     #[must_use]
     pub fn group(&self) -> String {
         format!("spillway-{}", self.site)
-    }
-
-    fn ends(&self, topics: &[&str]) -> Result<Vec<(String, Vec<i64>)>> {
-        let counts = self.source.topics()?;
-        let mut ends = Vec::new();
-        for topic in topics {
-            let partitions = *counts.get(*topic).with_context(|| format!("no topic {topic} at the source"))?;
-            let high = |partition| Ok(self.source.watermarks(topic, partition)?.1);
-            ends.push(((*topic).to_owned(), (0..partitions).map(high).collect::<Result<_>>()?));
-        }
-        Ok(ends)
-    }
-
-    fn first_behind(&self, ends: &[(String, Vec<i64>)]) -> Result<String> {
-        for (topic, ends) in ends {
-            let committed = self.source.committed(&self.group(), topic, i32::try_from(ends.len())?)?;
-            for (partition, (end, committed)) in ends.iter().zip(committed).enumerate() {
-                if committed.unwrap_or(0) < *end {
-                    return Ok(format!("the group has {committed:?} of {end} of {topic}-{partition}"));
-                }
-            }
-        }
-        Ok(String::new())
     }
 }
 

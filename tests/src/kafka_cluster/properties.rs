@@ -32,22 +32,29 @@ pub struct Secured {
 /// The whole file for node `index` of `ports`.
 pub(super) fn render(options: &KafkaOptions, home: &Path, ports: &[NodePorts], index: usize) -> Result<String> {
     let own = ports.get(index).context("no ports for this broker")?;
-    let voters: Vec<String> = ports.iter().enumerate().map(|(i, p)| format!("{}@127.0.0.1:{}", i + 1, p.controller)).collect();
-    let mut listeners = format!("PLAIN://127.0.0.1:{}", own.plain);
+    let is_voter = |index: usize| !options.own_controller || index == options.brokers;
+    let is_broker = index < options.brokers;
+    let voter = |(index, ports): (usize, &NodePorts)| is_voter(index).then(|| format!("{}@127.0.0.1:{}", index + 1, ports.controller));
+    let voters: Vec<String> = ports.iter().enumerate().filter_map(voter).collect();
+    let mut advertised = format!("PLAIN://127.0.0.1:{}", own.plain);
     if options.secured.is_some() {
-        write!(listeners, ",SECURED://127.0.0.1:{}", own.secured)?;
+        write!(advertised, ",SECURED://127.0.0.1:{}", own.secured)?;
     }
+    let controller = format!("CONTROLLER://127.0.0.1:{}", own.controller);
+    let (roles, listeners) = match (is_broker, is_voter(index)) {
+        (true, true) => ("broker,controller", format!("{advertised},{controller}")),
+        (true, false) => ("broker", advertised.clone()),
+        (false, _) => ("controller", controller),
+    };
     let replicas = options.brokers;
-    let min_isr = if replicas == 1 { 1 } else { 2 };
+    let min_isr = if replicas < 3 { 1 } else { 2 };
     let mut lines = vec![
-        "process.roles=broker,controller".to_owned(),
+        format!("process.roles={roles}"),
         format!("node.id={}", index + 1),
         format!("controller.quorum.voters={}", voters.join(",")),
-        format!("listeners={listeners},CONTROLLER://127.0.0.1:{}", own.controller),
-        format!("advertised.listeners={listeners}"),
+        format!("listeners={listeners}"),
         "listener.security.protocol.map=PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SASL_SSL".to_owned(),
         "controller.listener.names=CONTROLLER".to_owned(),
-        "inter.broker.listener.name=PLAIN".to_owned(),
         format!("log.dirs={}", home.join("data").display()),
         // Topics are made on purpose: a typing mistake must not make one.
         "auto.create.topics.enable=false".to_owned(),
@@ -65,6 +72,9 @@ pub(super) fn render(options: &KafkaOptions, home: &Path, ports: &[NodePorts], i
         "num.network.threads=2".to_owned(),
         "num.io.threads=4".to_owned(),
     ];
+    if is_broker {
+        lines.extend([format!("advertised.listeners={advertised}"), "inter.broker.listener.name=PLAIN".to_owned()]);
+    }
     if replicas > 1 {
         lines.push(format!("min.insync.replicas={min_isr}"));
     }

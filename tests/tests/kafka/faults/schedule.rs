@@ -6,11 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
+use spillway_lab::chaos::load::MIXED;
 use spillway_lab::kafka_cluster::KafkaCluster;
 use spillway_lab::stage::Stage;
 use spillway_lab::wait::wait_until;
-
-use super::load::MIXED;
 
 /// Until records arrive at the centre again after a fault: a dead connection is noticed after 5 s, a dead transaction is fenced
 /// at once, a Kafka needs some seconds to start.

@@ -1,0 +1,366 @@
+//! Chaos in this process: the real code of agent and collectors, each on a runtime of its own, between embedded brokers.
+//!
+//! `kill -9` is played by closing, in this order, the way to the brokers ([`Door`]), the link, and then the runtime: whatever threads of the
+//! killed still run for a moment can reach nothing, as if they were gone.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use clap::Parser as _;
+use spillway_broker::{ApiKey, Broker, BrokerOptions, Door, ResponseError};
+use spillway_collector::cli::{Cli, Command};
+use spillway_collector::server::Server;
+use spillway_config::{AgentConfig, CollectorConfig};
+use spillway_link::{Identity, IdentityFiles, Role};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::load::{Load, MIXED, Plan, TRANSACTIONAL};
+use super::player::Player;
+use super::scene::{Pace, Reach, SITE, Scene};
+use super::schedule::{EMBEDDED_FAULTS, Kind, Schedule, Step, embedded_cast};
+use super::tally::Tally;
+use super::witness::Witness;
+use crate::client::Client;
+use crate::oracle::syncs::{check_syncs, check_syncs_rise, read_syncs};
+use crate::oracle::{Report, judge, remote_topic, wait_drained};
+use crate::ports::free_port;
+use crate::relay::Relay;
+
+/// Few partitions and a thin flow: the faults are what takes the time.
+const PLAN: Plan = Plan { mixed: 3, transactional: 2, compacted: 0, rate: 300, large_every: u64::MAX };
+
+/// Committed records, at least.
+const RECORDS: u64 = 300;
+
+/// Until the last record is at the centre once the last fault has passed.
+const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long the port of a collector that was killed may take to be free.
+const PORT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Offset syncs that are compared record for record.
+const SYNCS_COMPARED: usize = 10;
+
+/// Certificates, made once for all schedules: each has brokers of its own, so all can be the same site.
+#[derive(Debug)]
+pub struct Certificates {
+    dir: PathBuf,
+}
+
+impl Certificates {
+    /// Makes them in `dir`.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn make(dir: &Path) -> Result<Self> {
+        let text = dir.display().to_string();
+        for args in [vec!["init", "--dir", &text, "--host", "localhost", "127.0.0.1"], vec!["issue", SITE, "--dir", &text]] {
+            let cli = Cli::try_parse_from(["spillway-collector", "pki"].into_iter().chain(args))?;
+            let Command::Pki(command) = cli.command else { bail!("not pki") };
+            spillway_collector::pki::run(&command, &mut Vec::new())?;
+        }
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    fn tls(&self, name: &str) -> String {
+        let file = |name: &str| self.dir.join(name).display().to_string();
+        format!("[tls]\nca = '{}'\ncert = '{}'\nkey = '{}'\n", file("ca.pem"), file(&format!("{name}.pem")), file(&format!("{name}.key")))
+    }
+}
+
+/// What came of one schedule.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What happened.
+    pub tally: Tally,
+    /// Both sides compared.
+    pub report: Report,
+    /// Samples of the local group.
+    pub samples: u64,
+}
+
+/// Plays the schedule of `seed`. `brokers` is where the brokers live.
+///
+/// # Errors
+/// When something stands still, a fault did not happen, the centre does not hold what the source holds, an offset sync is wrong, or the
+/// local group was past the centre.
+pub fn run(seed: u64, certificates: &Certificates, brokers: &Handle) -> Result<Outcome> {
+    let schedule = Schedule::draw(seed, &embedded_cast(seed));
+    let (mut scene, mut load) = InsideScene::start(certificates, brokers, seed)?;
+    let mut player = Player::new(&mut scene);
+    let played = player.play(&schedule, |_, _, _| {});
+    let tally = player.tally().clone();
+    // The writers end in any case, or they would outlive the schedule.
+    let written = load.finish(RECORDS);
+    played?;
+    ensure!(tally.total() >= EMBEDDED_FAULTS, "only {} faults happened", tally.total());
+    let (written, _) = written?;
+    let topics = [MIXED, TRANSACTIONAL];
+    wait_drained(&scene.source, SITE, &topics, DRAIN_LIMIT)?;
+    scene.check()?;
+    let samples = scene.witness.finish()?;
+    let report = judge(&scene.source, &scene.central, SITE, &topics)?;
+    ensure!(report.is_exact(), "{report}");
+    ensure!(report.source_records == written, "{written} records were written: {report}");
+    check_syncs_rise(&read_syncs(&scene.central, SITE)?)?;
+    check_syncs(&scene.source, &scene.central, SITE, SYNCS_COMPARED, seed)?;
+    Ok(Outcome { tally, report, samples })
+}
+
+/// An agent or a collector.
+struct Running {
+    runtime: Option<Runtime>,
+    task: JoinHandle<String>,
+    door: Option<Door>,
+}
+
+impl Running {
+    fn kill(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        drop(self.door.take());
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct InsideScene {
+    agent: Option<Running>,
+    collectors: [Option<Running>; 2],
+    ports: [SocketAddr; 2],
+    current: usize,
+    relay: Relay,
+    witness: Witness,
+    source: Client,
+    central: Client,
+    edge: Broker,
+    centre: Broker,
+    brokers: Handle,
+    dir: tempfile::TempDir,
+    tls: [String; 2],
+    injected: u64,
+}
+
+impl InsideScene {
+    fn start(certificates: &Certificates, brokers: &Handle, seed: u64) -> Result<(Self, Load)> {
+        let options = |name: &str| BrokerOptions {
+            name: name.to_owned(),
+            auto_create_topics: false,
+            // The shapes have timestamps of long ago.
+            retention_check: Duration::from_secs(86_400),
+            ..BrokerOptions::default()
+        };
+        let (edge, centre) = (brokers.block_on(Broker::start(options("edge")))?, brokers.block_on(Broker::start(options("centre")))?);
+        let patient = |broker: &Broker| Client::new(broker.bootstrap()).with("reconnect.backoff.max.ms", "200");
+        let (source, central) = (patient(&edge), patient(&centre));
+        let mut load = Load::prepare(&source, PLAN, seed)?;
+        let ports = [address()?, address()?];
+        let witness = Witness::new(&source, &central, SITE, &PLAN.topics())?;
+        let mut scene = Self {
+            agent: None,
+            collectors: [None, None],
+            relay: Relay::start(ports[0])?,
+            ports,
+            current: 0,
+            witness,
+            source,
+            central,
+            edge,
+            centre,
+            brokers: brokers.clone(),
+            dir: tempfile::tempdir()?,
+            tls: [certificates.tls(SITE), certificates.tls("server")],
+            injected: 0,
+        };
+        scene.start_collector(0)?;
+        scene.start_collector(1)?;
+        scene.start_agent()?;
+        load.start();
+        Ok((scene, load))
+    }
+
+    fn start_agent(&mut self) -> Result<()> {
+        let door = self.brokers.block_on(self.edge.open_door())?;
+        let path = self.dir.path().join("agent.toml");
+        let text = format!(
+            "site = '{SITE}'\n[collector]\naddress = '{}'\n{}[admin]\nlisten = 'off'\n[kafka]\nbootstrap_servers = '{}'\n\
+             [kafka.librdkafka]\n\"reconnect.backoff.max.ms\" = 200\n[link]\nframe_linger = '5ms'\n",
+            self.relay.address(),
+            self.tls[0],
+            door.bootstrap()
+        );
+        std::fs::write(&path, text)?;
+        let mut config = AgentConfig::load(&path, none()).map_err(|problems| anyhow!("{problems}"))?;
+        // Shorter than any file may ask for: what takes seconds on a real line must not take them here.
+        config.link.idle_timeout = Duration::from_millis(1000);
+        config.link.keep_alive = Duration::from_millis(200);
+        config.link.redial_max = Duration::from_millis(50);
+        config.kafka.commit_interval = Duration::from_millis(100);
+        config.topics.refresh_interval = Duration::from_millis(1000);
+        let runtime = runtime("agent")?;
+        let task = runtime.spawn(Box::pin(async move {
+            match spillway_agent::service::run(config, CancellationToken::new()).await {
+                Ok(ended) => format!("{ended:?}"),
+                Err(error) => format!("{:#}", anyhow!(error)),
+            }
+        }));
+        self.agent = Some(Running { runtime: Some(runtime), task, door: Some(door) });
+        Ok(())
+    }
+
+    fn start_collector(&mut self, index: usize) -> Result<()> {
+        let door = self.brokers.block_on(self.centre.open_door())?;
+        let path = self.dir.path().join(format!("collector-{index}.toml"));
+        let text = format!(
+            "[listen]\naddress = '{}'\n{}[admin]\nlisten = 'off'\n[kafka]\nbootstrap_servers = '{}'\n\
+             [kafka.librdkafka]\n\"reconnect.backoff.max.ms\" = 200\n[transactions]\ninterval = '20ms'\n[topics]\nseparator = '.'\n",
+            self.ports[index],
+            self.tls[1],
+            door.bootstrap()
+        );
+        std::fs::write(&path, text)?;
+        let config = CollectorConfig::load(&path, none()).map_err(|problems| anyhow!("{problems}"))?;
+        let files = IdentityFiles { ca: config.tls.ca.clone(), cert: config.tls.cert.clone(), key: config.tls.key.clone() };
+        let identity = Identity::load(&files, Role::Collector, SystemTime::now())?;
+        let runtime = runtime("collector")?;
+        let deadline = Instant::now() + PORT_LIMIT;
+        let server = loop {
+            let bound = {
+                let _inside = runtime.enter();
+                Server::bind(&config, &identity)
+            };
+            match bound {
+                Ok(server) => break server,
+                // The one that was killed may hold the port for a moment.
+                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let task = runtime.spawn(Box::pin(async move {
+            server.run(&config, CancellationToken::new()).await;
+            "the server has ended".to_owned()
+        }));
+        self.collectors[index] = Some(Running { runtime: Some(runtime), task, door: Some(door) });
+        Ok(())
+    }
+
+    fn inject(&mut self, salt: u64) -> Result<()> {
+        for _ in 0..=salt % 8 {
+            self.centre.faults().fail_next(ApiKey::Produce, ResponseError::NotEnoughReplicas)?;
+        }
+        Ok(())
+    }
+
+    fn wait_injected(&self) -> Result<()> {
+        let limit = self.pace().recovery;
+        let deadline = Instant::now() + limit;
+        while self.centre.faults().injected() == self.injected {
+            ensure!(Instant::now() < deadline, "no request met the fault within {limit:?}");
+            std::thread::sleep(self.pace().look);
+        }
+        self.centre.faults().forgive();
+        Ok(())
+    }
+}
+
+fn address() -> Result<SocketAddr> {
+    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)))
+}
+
+fn none() -> [(String, String); 0] {
+    []
+}
+
+fn runtime(name: &str) -> Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(1).thread_name(name).enable_all().build().context("no runtime")
+}
+
+impl Scene for InsideScene {
+    fn pace(&self) -> Pace {
+        Pace {
+            wait_max: Duration::from_millis(60),
+            hold_max: Duration::from_millis(350),
+            look: Duration::from_millis(1),
+            quiet: Duration::from_millis(60),
+            markers: Duration::ZERO,
+            recovery: Duration::from_secs(60),
+        }
+    }
+
+    fn relay(&self) -> &Relay {
+        &self.relay
+    }
+
+    fn reach(&mut self) -> Option<Reach> {
+        let reach = self.centre.reach(&remote_topic(SITE, MIXED), 0)?;
+        Some(Reach { end: reach.end, stable: reach.stable })
+    }
+
+    fn is_settled(&mut self) -> Result<bool> {
+        let topics = PLAN.topics();
+        let mut places = topics.into_iter().flat_map(|(topic, partitions)| (0..partitions).map(move |partition| (topic, partition)));
+        Ok(places.all(|(topic, partition)| {
+            self.centre.reach(&remote_topic(SITE, topic), partition).is_none_or(|reach| reach.stable == reach.end)
+        }))
+    }
+
+    fn begin(&mut self, step: &Step) -> Result<()> {
+        self.injected = self.centre.faults().injected();
+        match step.kind {
+            Kind::KillAgent => self.agent.take().context("the agent was not running")?.kill(),
+            Kind::KillCollector => self.collectors[self.current].take().context("the collector was not running")?.kill(),
+            Kind::Move => {
+                self.current = 1 - self.current;
+                self.relay.set_target(self.ports[self.current]);
+            }
+            Kind::KillLeader => self.brokers.block_on(self.centre.stop()),
+            Kind::ShrinkIsr => self.inject(step.salt)?,
+            Kind::SlowDisk => self.centre.faults().delay(Duration::from_millis(2 + step.salt % 20)),
+            Kind::LoseAnswer => {
+                let apis = [ApiKey::EndTxn, ApiKey::EndTxn, ApiKey::Produce, ApiKey::AddPartitionsToTxn];
+                let api = usize::try_from(step.salt % 4).ok().and_then(|index| apis.get(index)).copied();
+                self.centre.faults().unanswer_next(api.unwrap_or(ApiKey::EndTxn));
+            }
+            Kind::SetClock | Kind::Cut | Kind::NewAddress | Kind::Lose | Kind::Double | Kind::Reorder | Kind::Corrupt => {
+                bail!("{} is not this scene's affair", step.kind)
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, kind: Kind) -> Result<()> {
+        match kind {
+            Kind::KillAgent => self.start_agent()?,
+            Kind::KillCollector => self.start_collector(self.current)?,
+            Kind::KillLeader => self.brokers.block_on(self.centre.resume())?,
+            Kind::ShrinkIsr | Kind::LoseAnswer => self.wait_injected()?,
+            Kind::SlowDisk => self.centre.faults().delay(Duration::ZERO),
+            // That the other collector has the site shows in records that arrive: the link leads to no other.
+            Kind::Move => {}
+            Kind::SetClock | Kind::Cut | Kind::NewAddress | Kind::Lose | Kind::Double | Kind::Reorder | Kind::Corrupt => {}
+        }
+        Ok(())
+    }
+
+    fn check(&mut self) -> Result<()> {
+        self.witness.look()?;
+        let running = self.agent.iter().map(|agent| ("the agent", agent));
+        for (name, running) in running.chain(self.collectors.iter().flatten().map(|collector| ("a collector", collector))) {
+            ensure!(!running.task.is_finished(), "{name} has ended by itself");
+        }
+        Ok(())
+    }
+}
