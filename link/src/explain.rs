@@ -38,8 +38,18 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Explains the end of a connection to the operator of `side`.
+/// Explains the end of a connection to the operator of `side`. What the peer said in it stays on one line.
 pub fn explain(error: &ConnectionError, side: Side) -> Explanation {
+    let Explanation { what, fix, retry, reason } = explained(error, side);
+    Explanation { what: plain(&what), fix, retry, reason }
+}
+
+/// A peer's words for a log: without control characters, by which it could forge lines or steer a terminal.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { char::REPLACEMENT_CHARACTER } else { character }).collect()
+}
+
+fn explained(error: &ConnectionError, side: Side) -> Explanation {
     match error {
         ConnectionError::ApplicationClosed(close) => application(close),
         // Raised here or told by the peer: the code is the same, who refused whom is not.
@@ -284,6 +294,14 @@ mod tests {
         let unknown = explain(&closed(0xffff, "later"), Side::Agent);
         assert!(unknown.what.contains("65535") && unknown.what.contains("later"), "{unknown}");
         assert_eq!(unknown.retry, Disposition::Redial);
+    }
+
+    #[test]
+    fn a_peer_cannot_write_lines_into_the_log() {
+        for error in [closed(0x11, "x\n2026-11-21 INFO all is well\x1b[2J"), closed(0xffff, "x\r\ny")] {
+            let text = explain(&error, Side::Collector).to_string();
+            assert!(!text.chars().any(char::is_control), "{text:?}");
+        }
     }
 
     #[test]

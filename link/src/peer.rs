@@ -14,8 +14,15 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 pub fn site_name(connection: &Connection) -> Result<SiteName, Error> {
     let identity = connection.peer_identity().ok_or(Error::NoCertificate)?;
     let chain = identity.downcast::<Vec<CertificateDer<'static>>>().map_err(|_| Error::NoCertificate)?;
-    let leaf = chain.first().ok_or(Error::NoCertificate)?;
-    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| Error::Unreadable)?;
+    name_in(chain.first().ok_or(Error::NoCertificate)?)
+}
+
+/// The site that a certificate names. For the certificate of a connection use [`site_name`], which knows that it was proved.
+///
+/// # Errors
+/// When the certificate names no site.
+pub fn name_in(certificate: &CertificateDer<'_>) -> Result<SiteName, Error> {
+    let (_, leaf) = X509Certificate::from_der(certificate).map_err(|_| Error::Unreadable)?;
     let name = common_name(&leaf)?;
     SiteName::parse(name).map_err(|source| Error::BadName { name: name.to_owned(), source })
 }

@@ -14,7 +14,9 @@ use spillway_proto::SiteName;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer, time::ASN1Time};
 
 use crate::{
-    ALPN, peer,
+    ALPN,
+    explain::plain,
+    peer,
     trust::{CollectorVerifier, SiteVerifier, provider},
 };
 
@@ -165,16 +167,17 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Whose certificate it is, in one line: subject, issuer and validity. For logs, where the peer's certificate was refused.
-pub(crate) fn describe(certificate: &CertificateDer<'_>) -> String {
+/// Whose certificate it is, in one line: subject, issuer and validity. For logs, where the peer's certificate was refused; whoever
+/// knocks can put anything into it.
+pub fn describe(certificate: &CertificateDer<'_>) -> String {
     match X509Certificate::from_der(certificate) {
-        Ok((_, parsed)) => format!(
+        Ok((_, parsed)) => plain(&format!(
             "{subject}, issued by {issuer}, valid from {from} to {to}",
             subject = parsed.subject(),
             issuer = parsed.issuer(),
             from = date(parsed.validity().not_before),
             to = date(parsed.validity().not_after),
-        ),
+        )),
         Err(_) => "not readable".to_owned(),
     }
 }
@@ -267,4 +270,19 @@ fn unix_seconds(time: SystemTime) -> i64 {
 
 fn from_timestamp(seconds: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_certificate_cannot_write_lines_into_the_log() {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "x\n2026-11-21 INFO all is well\u{1b}[2J");
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let line = describe(certificate.der());
+        assert!(line.contains("all is well") && !line.chars().any(char::is_control), "{line:?}");
+    }
 }
