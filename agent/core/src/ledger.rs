@@ -108,14 +108,16 @@ impl Ledger {
     /// The centre says where a lane goes on.
     ///
     /// # Errors
-    /// When the lane was never opened.
+    /// When the lane was never opened, or has its answer in this session already.
     pub fn resume(&mut self, lane: Lane, point: ResumePoint, now: Instant) -> Result<Resumed, Error> {
         let Some(book) = self.known(lane)? else {
             return Ok(Resumed::Ignored);
         };
-        book.settled = true;
         if book.is_dead() {
             return Ok(Resumed::Ignored);
+        }
+        if std::mem::replace(&mut book.settled, true) {
+            return Err(Error::AnsweredTwice(lane));
         }
         if book.position.is_none() {
             return Ok(Resumed::Begin(Box::new(book.source.clone())));
@@ -138,9 +140,9 @@ impl Ledger {
     }
 
     /// The source's log was looked at: the lane begins. Answers the section that tells of it, to be pushed in a frame before anything else;
-    /// `None` when there is none, or the lane has ended meanwhile, or began already.
+    /// `None` when there is none, or the lane has ended meanwhile, or began already (its section may still wait to be pushed).
     pub fn begin(&mut self, lane: Lane, point: ResumePoint, beginning: Beginning) -> Option<Section> {
-        let book = self.lanes.get_mut(&lane).filter(|book| book.phase == Phase::Live && book.position.is_none())?;
+        let book = self.lanes.get_mut(&lane).filter(|book| book.phase == Phase::Live && book.base.is_none())?;
         book.origin = Some(point);
         book.base = Some(beginning.at());
         book.goes_back = matches!(beginning, Beginning::Gap(gap) if gap.reason == GapReason::Truncated);

@@ -23,6 +23,9 @@ pub enum Error {
     /// The collector speaks of a lane that was never opened.
     #[error("lane {0} was never opened")]
     LaneUnknown(Lane),
+    /// The collector answers an announcement twice in a session.
+    #[error("lane {0} was answered twice")]
+    AnsweredTwice(Lane),
     /// A frame does not join what was pushed before it (invariant A).
     #[error("lane {lane} is at {position:?}, but the next section begins at {first}")]
     NotContiguous {

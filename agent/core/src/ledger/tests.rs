@@ -267,3 +267,20 @@ fn a_commit_that_failed_is_offered_again_unless_a_newer_one_is_there() {
     assert_eq!(fixture.ledger.take_commits().into_values().collect::<Vec<_>>(), [next(5), next(2)]);
     assert_eq!(FrameSeq(0).next(), FrameSeq(1));
 }
+
+#[test]
+fn a_lane_begins_once_however_often_the_collector_answers() {
+    let now = Instant::now();
+    let mut ledger = Ledger::new(now);
+    ledger.session_opened(1 << 20);
+    let lane = ledger.open(source(0)).unwrap().lane;
+    assert!(matches!(ledger.resume(lane, ResumePoint::Fresh, now), Ok(Resumed::Begin(_))));
+    assert_eq!(ledger.resume(lane, ResumePoint::Fresh, now), Err(Error::AnsweredTwice(lane)), "else questions would pile up");
+    // The session ends over it. In the next one the lane is asked for again while its start still waits to be put into a frame.
+    let begun = ledger.begin(lane, ResumePoint::Fresh, Beginning::Start { at: next(0) });
+    assert!(begun.is_some());
+    ledger.session_closed();
+    ledger.session_opened(1 << 20);
+    assert!(matches!(ledger.resume(lane, ResumePoint::Fresh, now), Ok(Resumed::Begin(_))));
+    assert_eq!(ledger.begin(lane, ResumePoint::Fresh, Beginning::Start { at: next(0) }), None, "two starts would stop the agent");
+}
