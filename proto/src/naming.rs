@@ -2,13 +2,13 @@
 
 use thiserror::Error;
 
-use crate::limits;
 use crate::types::{NameError, SiteName, TopicName};
+use crate::{limits, progress};
 
 /// A source topic that has no remote name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RemoteNameError {
-    /// `<site>.<topic>` would be longer than Kafka allows.
+    /// `<site>.<topic>` would be longer than Kafka allows, or is one of Spillway's own topics.
     #[error("remote topic name {site}{separator}{topic} is not possible")]
     Refused {
         /// The site.
@@ -38,9 +38,14 @@ impl PrefixPolicy {
     /// The remote topic that mirrors `topic` of `site`. It begins with the site's own prefix whatever the topic's name (invariant H).
     ///
     /// # Errors
-    /// When the name would be longer than [`limits::MAX_TOPIC_NAME`].
+    /// When the name would be longer than [`limits::MAX_TOPIC_NAME`], or is [`progress::TOPIC`], to which some separators lead.
     pub fn remote_topic(&self, site: &SiteName, topic: &TopicName) -> Result<TopicName, RemoteNameError> {
-        TopicName::parse(&format!("{site}{separator}{topic}", separator = self.separator)).map_err(|source| RemoteNameError::Refused {
+        let name = TopicName::parse(&format!("{site}{separator}{topic}", separator = self.separator));
+        let name = name.and_then(|name| match name.as_str() {
+            progress::TOPIC => Err(NameError::Reserved(progress::TOPIC.to_owned())),
+            _ => Ok(name),
+        });
+        name.map_err(|source| RemoteNameError::Refused {
             site: site.clone(),
             separator: self.separator.clone(),
             topic: topic.clone(),
@@ -87,6 +92,13 @@ mod tests {
         assert!(remote(&"x".repeat(241)).is_ok());
         assert!(remote(&"x".repeat(242)).is_err());
         assert_eq!(policy.offset_syncs_topic(&site), "mm2-offset-syncs.plant-7.internal");
+    }
+
+    #[test]
+    fn no_separator_leads_a_site_to_the_progress_topic() {
+        let site = SiteName::parse("spillway").unwrap();
+        let remote = PrefixPolicy::new("-progress.").remote_topic(&site, &TopicName::parse("internal").unwrap());
+        assert!(remote.is_err(), "{remote:?}");
     }
 
     #[test]
