@@ -42,7 +42,16 @@ pub struct Lease {
 pub struct HeldFrame {
     frame: Frame,
     _lease: Lease,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+/// A place among the frames of a session, and among their sections; both are given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    /// One frame.
+    pub frame: OwnedSemaphorePermit,
+    /// As many as the frame has sections; before they are known, as many as it may have.
+    pub sections: OwnedSemaphorePermit,
 }
 
 impl Custody {
@@ -97,7 +106,7 @@ impl Drop for Lease {
 
 impl HeldFrame {
     /// A frame, the lease of its bytes, its place among the frames held.
-    pub fn new(frame: Frame, lease: Lease, place: OwnedSemaphorePermit) -> Self {
+    pub fn new(frame: Frame, lease: Lease, place: Place) -> Self {
         Self { frame, _lease: lease, _place: place }
     }
 }

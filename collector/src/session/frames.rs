@@ -8,11 +8,11 @@ use spillway_proto::codec::{DecodeError, Reader};
 use spillway_proto::frame::Frame;
 use spillway_proto::message::STREAM_FRAME;
 use spillway_proto::{CloseCode, FrameSeq, limits as proto_limits};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::{Refused, limits};
-use crate::custody::{Custody, HeldFrame, Lease};
+use crate::custody::{Custody, HeldFrame, Lease, Place};
 use crate::metrics::Meters;
 
 /// A frame that has arrived, or what was wrong with it.
@@ -20,6 +20,9 @@ pub type Arrival = Result<(FrameSeq, Arc<HeldFrame>), Refused>;
 
 /// Bytes taken off a stream at once.
 const READ_BYTES: usize = 256 * 1024;
+
+/// As the semaphore counts.
+const MAX_SECTIONS: u32 = proto_limits::MAX_SECTIONS as u32;
 
 /// What stands before the frame on its stream: type and sequence number, two varints.
 const MAX_PREFIX_BYTES: usize = 20;
@@ -43,12 +46,17 @@ impl FrameReader {
     /// Runs until the connection ends.
     pub async fn run(self) {
         let held = Arc::new(Semaphore::new(limits::MAX_FRAMES_HELD));
+        let sections = Arc::new(Semaphore::new(limits::MAX_SECTIONS_HELD));
         let reader = Arc::new(self);
         let mut streams = JoinSet::new();
         loop {
             let Ok(place) = Arc::clone(&held).acquire_owned().await else {
                 return;
             };
+            let Ok(sections) = Arc::clone(&sections).acquire_many_owned(MAX_SECTIONS).await else {
+                return;
+            };
+            let place = Place { frame: place, sections };
             let stream = tokio::select! {
                 stream = reader.connection.accept_uni() => stream,
                 () = reader.arrivals.closed() => return,
@@ -62,7 +70,7 @@ impl FrameReader {
         }
     }
 
-    async fn read(&self, stream: RecvStream, place: OwnedSemaphorePermit) {
+    async fn read(&self, stream: RecvStream, place: Place) {
         let mut lease = self.custody.lease();
         let arrival = match self.read_whole(stream, &mut lease).await {
             Ok(None) => return,
@@ -92,7 +100,7 @@ impl FrameReader {
         }
     }
 
-    fn decode(&self, bytes: Bytes, lease: Lease, place: OwnedSemaphorePermit) -> Arrival {
+    fn decode(&self, bytes: Bytes, lease: Lease, mut place: Place) -> Arrival {
         let invalid = |error: DecodeError| Refused::new(code_of(&error), format!("a frame: {error}"));
         let mut reader = Reader::new(&bytes);
         match reader.varint("stream type").map_err(invalid)? {
@@ -104,6 +112,8 @@ impl FrameReader {
         let frame = Frame::decode(bytes.slice(start..), self.max_raw_bytes).map_err(invalid)?;
         self.meters.frames.inc();
         self.meters.frame_bytes.inc_by(frame.wire_length() as u64);
+        // What was reserved beyond the sections that there are is given back.
+        drop(place.sections.split(proto_limits::MAX_SECTIONS.saturating_sub(frame.sections().len())));
         Ok((seq, Arc::new(HeldFrame::new(frame, lease, place))))
     }
 }

@@ -14,6 +14,9 @@ pub struct Outgoing {
     acks: BTreeMap<Lane, NextOffset>,
 }
 
+/// Written bytes are thrown away in pieces of this size at least.
+const DRAIN_BYTES: usize = 64 * 1024;
+
 impl Outgoing {
     /// Nothing to send.
     pub fn new() -> Self {
@@ -44,6 +47,16 @@ impl Outgoing {
     /// So many bytes were written.
     pub fn advance(&mut self, count: usize) {
         self.written += count;
+        // An agent that is never quite done reading must not keep what it has read here.
+        if self.written >= DRAIN_BYTES {
+            self.bytes.drain(..self.written.min(self.bytes.len()));
+            self.written = 0;
+        }
+    }
+
+    /// Bytes of messages that are not written; merged acks, which are bounded by the number of lanes, count when they are encoded.
+    pub fn waiting_bytes(&self) -> usize {
+        self.bytes.len() - self.written
     }
 
     fn encode_acks(&mut self) {
@@ -98,6 +111,21 @@ mod tests {
                 CollectorMessage::Ack(vec![(Lane(2), next(8))]),
             ]
         );
+    }
+
+    #[test]
+    fn what_was_written_is_not_kept() {
+        let mut outgoing = Outgoing::new();
+        let hold = CollectorMessage::Retry(Lane(1));
+        for _ in 0..100_000 {
+            // Never quite done: two messages more, one less.
+            outgoing.push(&hold);
+            outgoing.push(&hold);
+            let bytes = outgoing.pending().len().min(9);
+            outgoing.advance(bytes);
+        }
+        assert_eq!(outgoing.waiting_bytes(), 100_000 * (2 * 6 - 9));
+        assert!(outgoing.bytes.len() < outgoing.waiting_bytes() + DRAIN_BYTES, "{} bytes are kept", outgoing.bytes.len());
     }
 
     #[test]

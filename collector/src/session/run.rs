@@ -170,10 +170,20 @@ impl Session {
                 message = self.control.next() => self.on_message(message),
                 Some(arrival) = self.arrivals.recv() => self.on_arrival(arrival),
             };
-            if let Err(over) = step {
+            if let Err(over) = step.and_then(|()| self.check_reader()) {
                 return over;
             }
         }
+    }
+
+    /// An agent that does not read what it is told must not make it pile up here.
+    fn check_reader(&self) -> Result<(), Over> {
+        let waiting = self.outgoing.waiting_bytes();
+        if waiting > limits::MAX_OUTGOING_BYTES {
+            let reason = format!("{waiting} bytes of messages wait to be read, at most {} are allowed", limits::MAX_OUTGOING_BYTES);
+            return Err(Over::Close(Refused::new(CloseCode::LimitExceeded, reason)));
+        }
+        Ok(())
     }
 
     fn on_message(&mut self, message: Result<AgentMessage, ControlError>) -> Result<(), Over> {
@@ -219,7 +229,7 @@ impl Session {
             return;
         }
         let Some(refused) = refused else {
-            self.inbox.push(Command::Open(open));
+            self.inbox.push(Command::Open(Box::new(open)));
             return;
         };
         let (lane, source, detail) = (open.lane, open.source.to_string(), refused.to_string());

@@ -1,7 +1,7 @@
 //! What a session hands to its writer, across the border between tasks and threads.
 //!
-//! The inbox never blocks its sender: its items are bounded by the frames that the session may hold (see [`crate::session::limits`])
-//! and by the lanes that it may announce.
+//! The inbox never blocks its sender: its items are bounded by the sections that the session may hold (see [`crate::session::limits`])
+//! and by the lanes that it may announce. What can be asked any number of times is asked once between two of those.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,8 +17,8 @@ use crate::custody::HeldFrame;
 pub enum Command {
     /// Write a section.
     Write(Ready<HeldFrame>),
-    /// Tell where a lane goes on; its remote topic is there.
-    Open(OpenLane),
+    /// Tell where a lane goes on; its remote topic is there. Boxed, so that a section's command stays small.
+    Open(Box<OpenLane>),
     /// Commit without waiting for more.
     Flush,
     /// The site has a new session marker: is it still ours?
@@ -65,9 +65,13 @@ struct State {
 }
 
 impl Inbox {
-    /// Appends a command.
+    /// Appends a command; one that repeats the last one is left out.
     pub fn push(&self, command: Command) {
-        self.lock().commands.push_back(command);
+        let mut state = self.lock();
+        match (&command, state.commands.back()) {
+            (Command::Flush, Some(Command::Flush)) | (Command::CheckMarker, Some(Command::CheckMarker)) => return,
+            _ => state.commands.push_back(command),
+        }
         self.changed.notify_one();
     }
 
@@ -114,5 +118,24 @@ impl Inbox {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_again_and_again_waits_once() {
+        let inbox = Inbox::default();
+        for _ in 0..100_000 {
+            inbox.push(Command::Flush);
+        }
+        inbox.push(Command::CheckMarker);
+        inbox.push(Command::CheckMarker);
+        inbox.push(Command::Flush);
+        let mut commands = VecDeque::new();
+        assert_eq!(inbox.take(&mut commands, None), None);
+        assert!(matches!(commands.make_contiguous(), [Command::Flush, Command::CheckMarker, Command::Flush]), "{}", commands.len());
     }
 }

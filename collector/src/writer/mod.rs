@@ -234,7 +234,7 @@ impl Writer {
                     self.backlog.push(ready);
                 }
             }
-            Command::Open(open) => self.opens.push_back(open),
+            Command::Open(open) => self.opens.push_back(*open),
             Command::Flush => self.pacer.flush(),
             Command::CheckMarker => self.check_marker()?,
         }

@@ -1,8 +1,6 @@
 //! A site moves between collectors at any moment; collectors and the central Kafka come and go.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use spillway_proto::frame::EncodedFrame;
@@ -10,41 +8,8 @@ use spillway_proto::message::{CollectorMessage, ResumePoint};
 use spillway_proto::{CloseCode, Lane};
 
 use crate::support::agent::{data, frame, next, open_lane};
+use crate::support::process::Process;
 use crate::support::{Centre, Collector, Folder, TestAgent, eventually, log};
-
-/// A collector as a process of its own, to be killed.
-struct Process {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Process {
-    fn start(folder: &Folder, bootstrap: &str) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_spillway-collector"))
-            .args(["run", "--config"])
-            .arg(folder.config(bootstrap, ""))
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let ready = lines.find_map(|line| line.ok().filter(|line| line.contains("event=\"ready\""))).expect("it becomes ready");
-        let address = ready.split("listen=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address }
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
-    }
-}
 
 /// Sends everything from the collector's position on, in frames of `step`, until `end` is acknowledged or the connection breaks.
 async fn send_from(agent: &mut TestAgent, lane: u32, end: u64, step: u64) -> Result<(), CloseCode> {
@@ -114,7 +79,7 @@ async fn a_killed_collector_loses_and_doubles_nothing() {
     let (folder, centre) = (Folder::new(), Centre::embedded().await);
     let end = 60_000;
     for pause in [5, 60, 120, 300] {
-        let mut process = Process::start(&folder, &centre.bootstrap);
+        let mut process = Process::start(&folder, &centre.bootstrap, "");
         let mut agent = TestAgent::connect(&folder, "a", process.address).await;
         let killer = tokio::task::spawn_blocking(move || {
             std::thread::sleep(Duration::from_millis(pause));
@@ -134,7 +99,7 @@ async fn a_killed_collector_loses_and_doubles_nothing() {
         }
         killer.await.unwrap();
     }
-    let process = Process::start(&folder, &centre.bootstrap);
+    let process = Process::start(&folder, &centre.bootstrap, "");
     let mut agent = TestAgent::connect(&folder, "a", process.address).await;
     send_from(&mut agent, 1, end, 500).await.unwrap();
     assert_eq!(centre.values("a.t").await, numbers(end));
@@ -143,7 +108,7 @@ async fn a_killed_collector_loses_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_drains_and_ends_with_code_0() {
     let (folder, centre) = (Folder::new(), Centre::embedded().await);
-    let mut process = Process::start(&folder, &centre.bootstrap);
+    let mut process = Process::start(&folder, &centre.bootstrap, "");
     let mut agent = TestAgent::connect(&folder, "a", process.address).await;
     agent.open_fresh(0, "t").await;
     agent.acked(0, 0).await;

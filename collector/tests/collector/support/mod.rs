@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod centre;
+pub(crate) mod process;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
