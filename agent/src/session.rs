@@ -23,8 +23,9 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(90);
 /// Most messages that may wait to be sent on the control stream: the announcement of every lane, and some.
 const MAX_CONTROL_MESSAGES: usize = spillway_proto::limits::MAX_LANES + 1024;
 
-/// Most events that may wait for the runner. The reader waits when it is full, and QUIC's flow control holds the collector back.
-const MAX_EVENTS: usize = 1024;
+/// Most events that may wait for the runner: the largest, an ack of 4,096 lanes, takes 64 KiB, and all of them have to fit into
+/// [`crate::memory::LINK_BYTES`]. The reader waits when it is full, and QUIC's flow control holds the collector back.
+const MAX_EVENTS: usize = 16;
 
 /// Frames that wait to be handed to QUIC. Enough to keep it busy while the runner does something else.
 pub const MAX_SENDING: usize = 8;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use spillway_link::{Identity, IdentityFiles, LinkServer, LinkSettings, Role};
 use spillway_proto::codec::Reader;
@@ -26,6 +26,8 @@ pub(crate) struct State {
     pub(crate) gaps: Vec<(String, u32, u64, u64, GapReason)>,
     pub(crate) failures: Vec<String>,
     pub(crate) sessions: usize,
+    /// The codes by which the agent ended sessions.
+    pub(crate) closes: Vec<CloseCode>,
     pub(crate) holds: usize,
     held: Vec<Lane>,
     refused: Option<(Source, u64)>,
@@ -57,10 +59,14 @@ pub(crate) struct Centre {
     _folder: TempDir,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Order {
     Cut,
     Retry,
+    /// Anything at all, so many times, on the control stream.
+    Say(Vec<u8>, usize),
+    /// The control stream ends.
+    EndControl,
 }
 
 impl Centre {
@@ -127,6 +133,16 @@ impl Centre {
         drop(self.orders.send(Order::Cut));
     }
 
+    /// Says anything at all, so many times.
+    pub(crate) fn say(&self, bytes: &[u8], times: usize) {
+        self.orders.send(Order::Say(bytes.to_vec(), times)).unwrap();
+    }
+
+    /// Ends the control stream.
+    pub(crate) fn end_control(&self) {
+        self.orders.send(Order::EndControl).unwrap();
+    }
+
     pub(crate) fn retry(&self) {
         self.orders.send(Order::Retry).unwrap();
     }
@@ -164,6 +180,7 @@ async fn session(connection: Connection, state: Arc<Mutex<State>>, mut orders: b
         state.sessions += 1;
         state.raw_bytes
     };
+    tokio::spawn(note_close(connection.clone(), Arc::clone(&state)));
     let (messages_out, mut messages) = mpsc::channel(100);
     tokio::spawn(read_control(receive, messages_out));
     let (frames_out, mut frames) = mpsc::channel(100);
@@ -201,6 +218,12 @@ async fn session(connection: Connection, state: Arc<Mutex<State>>, mut orders: b
             },
             order = orders.recv() => match order.unwrap() {
                 Order::Cut => return cut(&connection),
+                Order::Say(bytes, times) => {
+                    for _ in 0..times {
+                        drop(send.write_all(&bytes).await);
+                    }
+                }
+                Order::EndControl => drop(send.finish()),
                 Order::Retry => {
                     session.refused = None;
                     let held = std::mem::take(&mut lock(&session.state).held);
@@ -210,6 +233,12 @@ async fn session(connection: Connection, state: Arc<Mutex<State>>, mut orders: b
                 }
             },
         }
+    }
+}
+
+async fn note_close(connection: Connection, state: Arc<Mutex<State>>) {
+    if let ConnectionError::ApplicationClosed(close) = connection.closed().await {
+        lock(&state).closes.push(CloseCode::from_code(close.error_code.into_inner()).expect("a known code"));
     }
 }
 

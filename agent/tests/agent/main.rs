@@ -1,8 +1,9 @@
 //! The whole agent in this process, between an embedded broker and a collector that this test plays, over real QUIC on loopback.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod centre;
+mod hostile;
 mod site;
 
 use std::time::Duration;

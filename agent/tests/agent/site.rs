@@ -1,6 +1,8 @@
 //! A site: an embedded broker, the agent's files, clients to produce and look.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
@@ -36,6 +38,31 @@ pub(crate) struct Agent {
     running: JoinHandle<Result<Ended, service::Error>>,
 }
 
+/// An agent in a process of its own.
+pub(crate) struct Process(Child);
+
+impl Process {
+    /// Forgets how much memory it had at most, and answers how much it has.
+    pub(crate) fn reset_peak(&self) -> u64 {
+        std::fs::write(format!("/proc/{}/clear_refs", self.0.id()), "5").unwrap();
+        self.peak()
+    }
+
+    /// Resident memory at most since [`Self::reset_peak`], in bytes.
+    pub(crate) fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 impl Agent {
     pub(crate) async fn stop(self) -> Result<Ended, service::Error> {
         self.stop.cancel();
@@ -67,6 +94,19 @@ impl Site {
 
     /// Runs the agent; `more` is put at the end of its file, or replaces a table.
     pub(crate) fn agent(&self, more: &str) -> Agent {
+        let config = AgentConfig::load(&self.file(more), self.environment()).unwrap_or_else(|problems| panic!("{problems}"));
+        let stop = CancellationToken::new();
+        Agent { running: tokio::spawn(service::run(config, stop.clone())), stop }
+    }
+
+    /// Runs the agent in a process of its own.
+    pub(crate) fn process(&self) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spillway-agent"));
+        command.args(["run", "--config"]).arg(self.file("")).envs(self.environment()).stderr(Stdio::null());
+        Process(command.spawn().unwrap())
+    }
+
+    fn file(&self, more: &str) -> PathBuf {
         let kafka = if more.contains("[kafka]") { "" } else { "[kafka]\n" };
         let (top, tables) = if more.starts_with('[') { ("", more) } else { (more, "") };
         let text = format!(
@@ -77,11 +117,11 @@ impl Site {
         );
         let path = self.folder.path().join("agent.toml");
         std::fs::write(&path, text).unwrap();
-        let environment =
-            [("SPILLWAY_KAFKA__BOOTSTRAP_SERVERS", self.broker.bootstrap()), ("SPILLWAY_KAFKA__COMMIT_INTERVAL", "1s".to_owned())];
-        let config = AgentConfig::load(&path, environment).unwrap_or_else(|problems| panic!("{problems}"));
-        let stop = CancellationToken::new();
-        Agent { running: tokio::spawn(service::run(config, stop.clone())), stop }
+        path
+    }
+
+    fn environment(&self) -> [(&'static str, String); 2] {
+        [("SPILLWAY_KAFKA__BOOTSTRAP_SERVERS", self.broker.bootstrap()), ("SPILLWAY_KAFKA__COMMIT_INTERVAL", "1s".to_owned())]
     }
 
     pub(crate) async fn create(&mut self, topic: &str, partitions: i32) {
