@@ -1,5 +1,6 @@
 //! Calling cargo: the lab starts the real binaries, so they have to be those of this source.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -30,4 +31,17 @@ pub fn binaries() -> Result<()> {
     let status = cargo()?.args(["build", "--quiet", "--workspace", "--bins"]).status().context("cannot run cargo")?;
     ensure!(status.success(), "the binaries do not build");
     Ok(())
+}
+
+/// Builds the agent and the collector as they ship, and answers where they are. The first time this takes some minutes.
+///
+/// # Errors
+/// When they do not build.
+pub fn release_binaries() -> Result<PathBuf> {
+    let mut command = cargo()?;
+    let target = command.get_envs().find_map(|(key, value)| value.filter(|_| key == "CARGO_TARGET_DIR").map(PathBuf::from));
+    let packages = ["-p", "spillway-agent", "-p", "spillway-collector"];
+    let status = command.args(["build", "--quiet", "--release", "--bins"]).args(packages).status().context("cannot run cargo")?;
+    ensure!(status.success(), "the binaries do not build");
+    Ok(target.context("no target directory")?.join("release"))
 }

@@ -3,6 +3,8 @@
 use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand};
 
+use crate::bench::throughput::ThroughputOptions;
+
 /// The workbench of Spillway: see it work, run Kafka to play with, test everything.
 #[derive(Debug, Parser)]
 #[command(
@@ -71,6 +73,12 @@ pub enum Command {
         #[command(subcommand)]
         command: KafkaCommand,
     },
+    /// Measure how fast Spillway is and what it costs, beside MirrorMaker 2 on the same brokers
+    Bench {
+        /// What to measure.
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
     /// Run every test: unit, property, golden, conformance, and the suites on real Kafka
     ///
     /// Without Java 17 and Maven the suites on real Kafka are left out, and the exit code is 1, unless `--without-kafka` says
@@ -82,6 +90,24 @@ pub enum Command {
         /// Run only tests whose name contains this
         filter: Option<String>,
     },
+}
+
+/// `lab bench …`
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// The same records through Spillway and through MirrorMaker 2: speed, processor time, memory, latency
+    ///
+    /// Starts an edge and a central Kafka (4.3.1, one broker each), writes the records of a workload to the edge, and then lets the release
+    /// build of agent and collector, and a dedicated MirrorMaker 2 with its default settings, take turns at carrying all of them to the
+    /// centre. Prints each run, and at the end medians and ratios. A report, not a test: the exit code is 0 whatever the figures say.
+    ///
+    /// All of it runs on this machine, brokers included. Let nothing else run; all workloads with three runs take about a quarter of an
+    /// hour on two cores. docs/performance.md tells how the figures are made and what they were.
+    #[command(after_help = "Examples:\n  ./lab bench throughput                                       everything, three runs\n  \
+                            ./lab bench throughput --workload telemetry-1k --runs 1      a first impression, in two minutes\n  \
+                            ./lab bench throughput --workload random-200 --without-mm2   while working on the code\n  \
+                            ./lab bench throughput --workload latency                    latency at 1,000 records a second only")]
+    Throughput(ThroughputOptions),
 }
 
 /// `lab kafka …`

@@ -61,13 +61,40 @@ pub fn kafka_libs() -> Result<PathBuf> {
 /// # Errors
 /// When the jars cannot be fetched.
 pub fn java(class: &str, heap_mib: u32, level: &str, tmp: &Path) -> Result<Command> {
+    java_tuned(class, heap_mib, Tuning::Test, level, tmp)
+}
+
+/// What a Java machine is tuned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tuning {
+    /// Short lives beside many others: the garbage collector without threads, the compiler without its second tier.
+    Test,
+    /// Throughput: the settings of Kafka's own start script (`KAFKA_JVM_PERFORMANCE_OPTS` of `kafka-run-class.sh`).
+    Server,
+}
+
+/// As [`java`], with the machine tuned for what it is for.
+///
+/// # Errors
+/// When the jars cannot be fetched.
+pub fn java_tuned(class: &str, heap_mib: u32, tuning: Tuning, level: &str, tmp: &Path) -> Result<Command> {
     let libs = kafka_libs()?;
     let program = std::env::var_os("JAVA_HOME").map_or_else(|| PathBuf::from("java"), |home| Path::new(&home).join("bin/java"));
     let mut command = Command::new(program);
+    let tuned: &[&str] = match tuning {
+        Tuning::Test => &["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"],
+        Tuning::Server => &[
+            "-server",
+            "-XX:+UseG1GC",
+            "-XX:MaxGCPauseMillis=20",
+            "-XX:InitiatingHeapOccupancyPercent=35",
+            "-XX:+ExplicitGCInvokesConcurrent",
+            "-Djava.awt.headless=true",
+        ],
+    };
     command
         .arg(format!("-Xmx{heap_mib}m"))
-        // Small heaps, short lives, two cores: the collector without threads and the compiler without a second tier.
-        .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
+        .args(tuned)
         .arg(format!("-Djava.io.tmpdir={}", tmp.display()))
         .arg(format!("-Dlab.level={level}"))
         .arg(format!("-Dlog4j2.configurationFile={}", repo_root().join("tests/kafka/log4j2.properties").display()))

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::client;
-use crate::java;
+use crate::java::{self, Tuning};
 use crate::ports::{free_port, free_port_or};
 use crate::process::{Daemon, Signal};
 use crate::reaper::scratch_dir;
@@ -43,6 +43,8 @@ pub struct KafkaOptions {
     pub secured: Option<Secured>,
     /// Broker properties that are added last, so they win.
     pub extra: Vec<(String, String)>,
+    /// How each broker's Java machine is tuned.
+    pub tuning: Tuning,
 }
 
 impl KafkaOptions {
@@ -58,6 +60,7 @@ impl KafkaOptions {
             first_port: None,
             secured: None,
             extra: Vec::new(),
+            tuning: Tuning::Test,
         }
     }
 
@@ -145,7 +148,7 @@ impl KafkaCluster {
     /// When a broker does not come up.
     pub fn resume(&mut self) -> Result<()> {
         for node in &mut self.nodes {
-            node.start(&self.options.label)?;
+            node.start(&self.options)?;
         }
         let (bootstrap, brokers) = (self.bootstrap(), self.options.brokers);
         let nodes = &mut self.nodes;
@@ -247,14 +250,19 @@ impl Node {
         Ok(Self { ports, config, log, shim, daemon: None })
     }
 
-    fn start(&mut self, label: &str) -> Result<()> {
+    fn start(&mut self, options: &KafkaOptions) -> Result<()> {
         if self.daemon.as_mut().is_some_and(Daemon::is_running) {
             return Ok(());
         }
         let home = self.config.parent().context("a broker without a directory")?;
-        let mut command = java::java("kafka.Kafka", 400, "INFO", home)?;
+        let heap_mib = match options.tuning {
+            Tuning::Test => 400,
+            // The default of `kafka-server-start.sh`.
+            Tuning::Server => 1024,
+        };
+        let mut command = java::java_tuned("kafka.Kafka", heap_mib, options.tuning, "INFO", home)?;
         command.arg(&self.config).envs(self.shim.iter().flat_map(Shim::environment));
-        self.daemon = Some(Daemon::spawn(&format!("Kafka {label}"), &mut command, &self.log)?);
+        self.daemon = Some(Daemon::spawn(&format!("Kafka {}", options.label), &mut command, &self.log)?);
         Ok(())
     }
 

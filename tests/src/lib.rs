@@ -6,6 +6,7 @@
 //! | [`demo`], [`telemetry`] | `lab demo` and what its sensors say |
 //! | [`kafka_cmd`] | `lab kafka up` and `down` |
 //! | [`test_cmd`], [`build`] | `lab test`, and calling cargo |
+//! | [`bench`] | `lab bench`: throughput, cost and latency beside MirrorMaker 2 |
 //! | [`stage`] | a whole deployment of the real binaries |
 //! | [`chaos`] | `lab chaos`: seeded faults against exactly-once, on real Kafka and in this process |
 //! | [`relay`] | the link: a UDP relay that can be cut, delayed, moved, and made a bad one |
@@ -20,6 +21,7 @@
 //!
 //! Everything is blocking: a test reads from top to bottom. Errors are `anyhow`: no code decides by them, a person reads them.
 
+pub mod bench;
 pub mod build;
 pub mod chaos;
 pub mod cli;

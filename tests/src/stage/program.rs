@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::config_file::ConfigFile;
+use crate::bench::usage;
 use crate::metrics::{Metrics, Response, get};
 use crate::process::{Daemon, Signal, read_from};
 
@@ -54,6 +55,21 @@ impl Program {
     /// Sets an environment variable for the next start.
     pub fn set_env(&mut self, key: &str, value: &str) {
         self.environment.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// Runs the binary of the same name in `dir` from the next start on, in place of the one beside the lab.
+    pub fn run_from(&mut self, dir: &Path) {
+        if let Some(name) = self.binary.file_name() {
+            self.binary = dir.join(name);
+        }
+    }
+
+    /// The operating system's id of the process.
+    ///
+    /// # Errors
+    /// When it was not started.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.daemon.as_ref().with_context(|| format!("{} is not running", self.name))?.pid())
     }
 
     /// Port of the admin endpoint on 127.0.0.1.
@@ -164,11 +180,7 @@ impl Program {
     /// # Errors
     /// When it is not running, or the system is not Linux.
     pub fn peak_memory_bytes(&self) -> Result<u64> {
-        let pid = self.daemon.as_ref().with_context(|| format!("{} is not running", self.name))?.pid();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
-        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kib * 1024)
+        usage::peak_memory_bytes(self.pid()?)
     }
 
     fn running(&mut self) -> Result<&mut Daemon> {

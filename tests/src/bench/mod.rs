@@ -1,0 +1,20 @@
+//! `lab bench`: how fast, and at what cost. Reports, never tests: the figures are those of this machine in this hour, so what is compared runs
+//! side by side in the same run, and ratios are printed.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`throughput`] | the same records through Spillway and through MirrorMaker 2 |
+//! | [`latency`] | how old records are at the centre, at a fixed rate |
+//! | [`contestant`] | Spillway and MirrorMaker 2 as something that can be started and measured |
+//! | [`workload`] | the records |
+//! | [`usage`] | processor time and memory of a process |
+//! | [`progress`] | how far the centre is, sampled |
+//! | [`report`] | medians, ratios and the tables |
+
+pub mod contestant;
+pub mod latency;
+pub mod progress;
+pub mod report;
+pub mod throughput;
+pub mod usage;
+pub mod workload;
