@@ -148,6 +148,10 @@ pub enum Error {
     NoInitialCipherSuite,
 }
 
+/// Least time between two stateless resets. quinn's default of 20 ms would answer fifty sites a second after a restart, and those that
+/// are sending ask again and again; a reset is smaller than the packet that it answers, so it cannot be used to amplify.
+const RESET_EVERY: Duration = Duration::from_millis(1);
+
 /// Keys for stateless resets and connection ids that are the same after a restart: derived from our private key, so that nobody
 /// else can forge a reset, and nothing has to be stored.
 fn restartable(identity: &Identity) -> EndpointConfig {
@@ -160,6 +164,7 @@ fn restartable(identity: &Identity) -> EndpointConfig {
     }
     let id_key = u64::from_le_bytes(id_key);
     let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, reset.as_ref())));
+    config.min_reset_interval(RESET_EVERY);
     config.cid_generator(move || -> Box<dyn ConnectionIdGenerator> { Box::new(HashedConnectionIdGenerator::from_key(id_key)) });
     config
 }
