@@ -70,8 +70,8 @@ impl Writer {
     fn open_in_turn(&self) -> Result<Opened, OpenError> {
         let turns = Arc::clone(&self.centre.openings);
         let turn = self.centre.runtime.block_on(turns.acquire_owned());
-        let _turn = turn.map_err(|error| OpenError::Again(error.to_string()))?;
-        open::open(&self.centre, &self.site, self.batch_bytes, &self.inbox)
+        let turn = turn.map_err(|error| OpenError::Again(error.to_string()))?;
+        open::open(&self.centre, &self.site, self.batch_bytes, &self.inbox, turn)
     }
 
     /// Another session's marker means that it has the site. Asked whenever the marker changes, and before a closed producer is made anew:

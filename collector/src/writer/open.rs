@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use spillway_proto::progress::{self, ProgressKey, SessionMarker};
 use spillway_proto::{SiteName, TopicName};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::attempt::Attempt;
 use super::inbox::{Ending, Inbox};
@@ -47,8 +48,11 @@ pub enum OpenError {
     Ended(Ending),
 }
 
-/// Opens the writer of a site.
-pub fn open(centre: &Centre, site: &SiteName, batch_bytes: usize, inbox: &Inbox) -> Result<Opened, OpenError> {
+/// Opens the writer of a site. `turn` is its place among the openings under way.
+///
+/// The turn is given back before the marker is waited for: that costs nothing, and what hides the marker may be another site's transaction
+/// that a dead collector left open, which ends when that site gets a turn.
+pub fn open(centre: &Centre, site: &SiteName, batch_bytes: usize, inbox: &Inbox, turn: OwnedSemaphorePermit) -> Result<Opened, OpenError> {
     let started = Instant::now();
     let max_record = centre.max_frame_bytes;
     let settings = ProducerSettings::new(&centre.kafka, &centre.transactions, site, max_record, batch_bytes);
@@ -57,6 +61,7 @@ pub fn open(centre: &Centre, site: &SiteName, batch_bytes: usize, inbox: &Inbox)
     let marker: Marker = rand::random();
     let wait = centre.tail.expect(marker);
     commit_marker(centre, site, &mut producer, marker, inbox)?;
+    drop(turn);
     let wanted = || inbox.ending().is_none();
     let positions = wait.positions(site, MARKER_TIMEOUT, wanted).map_err(|error| match error {
         tail::Error::Unreadable(_) => OpenError::Unreadable(error.to_string()),

@@ -1,15 +1,20 @@
 //! A site moves between collectors at any moment; collectors and the central Kafka come and go.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use spillway_collector::centre::MAX_OPENINGS;
 use spillway_proto::frame::EncodedFrame;
 use spillway_proto::message::{CollectorMessage, ResumePoint};
-use spillway_proto::{CloseCode, Lane};
+use spillway_proto::{CloseCode, Lane, progress};
 
 use crate::support::agent::{data, frame, next, open_lane};
 use crate::support::process::Process;
-use crate::support::{Centre, Collector, Folder, TestAgent, eventually, log};
+use crate::support::{Centre, Collector, Folder, PATIENCE, TestAgent, eventually, log};
 
 /// Sends everything from the collector's position on, in frames of `step`, until `end` is acknowledged or the connection breaks.
 async fn send_from(agent: &mut TestAgent, lane: u32, end: u64, step: u64) -> Result<(), CloseCode> {
@@ -181,4 +186,56 @@ async fn an_unanswered_commit_is_asked_again() {
     let restarts = eventually("the metric is there", async || Some(collector.metric("spillway_writers_open").await)).await;
     assert_eq!(restarts, 1.0);
     collector.stop().await;
+}
+
+/// A collector that died leaves transactions open, which hide other sites' markers until their own site is back. However many sites wait for
+/// their markers, that one site must get its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn sites_that_wait_for_their_markers_let_others_be_opened() {
+    log();
+    let (folder, centre) = (Arc::new(Folder::new()), Centre::embedded().await);
+    // One partition: the open transaction hides everybody's marker.
+    let collector = Collector::start(&folder, &centre.bootstrap, "[topics]\nprogress_partitions = 1").await;
+    let dead = hanging_writer(&centre.bootstrap, "spillway-dead");
+    let mut waiting = tokio::task::JoinSet::new();
+    let sites = 3 * MAX_OPENINGS;
+    for number in 0..sites {
+        let (folder, address) = (Arc::clone(&folder), collector.address);
+        waiting.spawn(async move {
+            let mut agent = TestAgent::connect(&folder, &format!("waits-{number}"), address).await;
+            agent.open(open_lane(0, "t", 0, 1)).await
+        });
+    }
+    // Each commits its marker (with its transaction's own, two offsets), and none can be read.
+    let written = || (end_of_progress(&centre.bootstrap, "read_uncommitted") == 1 + 2 * sites).then_some(());
+    eventually("every site writes its marker", async || tokio::task::block_in_place(written)).await;
+    let readable = tokio::task::block_in_place(|| end_of_progress(&centre.bootstrap, "read_committed"));
+    assert_eq!((readable, waiting.try_join_next().is_none()), (0, true), "the open transaction hides them");
+    // The dead collector's site comes back.
+    let mut agent = TestAgent::connect(&folder, "dead", collector.address).await;
+    assert_eq!(agent.open(open_lane(0, "t", 0, 1)).await, ResumePoint::Fresh);
+    while let Some(resume) = waiting.join_next().await {
+        assert_eq!(resume.unwrap(), ResumePoint::Fresh);
+    }
+    drop(dead);
+    collector.stop().await;
+}
+
+/// A writer with an open transaction that has written into the progress topic.
+fn hanging_writer(bootstrap: &str, id: &str) -> BaseProducer {
+    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", bootstrap).set("transactional.id", id).create().unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    producer.send(BaseRecord::to(progress::TOPIC).partition(0).key("\u{0}").payload("")).unwrap();
+    while producer.in_flight_count() > 0 {
+        producer.poll(Duration::from_millis(10));
+    }
+    producer
+}
+
+/// Where the progress topic's partition ends for a reader.
+fn end_of_progress(bootstrap: &str, isolation: &str) -> usize {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).set("isolation.level", isolation).create().unwrap();
+    usize::try_from(consumer.fetch_watermarks(progress::TOPIC, 0, PATIENCE).unwrap().1).unwrap()
 }
