@@ -126,6 +126,8 @@ struct Runner {
     session_since: Instant,
     /// Frames that the session has not yet handed to QUIC.
     sending: usize,
+    /// What the source was told last: how long a frame waits once it has caught up.
+    linger: Duration,
     /// Partitions that wait for the next look at the topics to get a new lane.
     reopen: BTreeSet<TopicPartition>,
     refresh_asked: Option<Instant>,
@@ -174,6 +176,7 @@ impl Runner {
             sessions: 0,
             session_since: now,
             sending: 0,
+            linger: parts.config.link.frame_linger,
             reopen: BTreeSet::new(),
             refresh_asked: None,
             questions: VecDeque::new(),

@@ -44,6 +44,8 @@ pub enum Command {
     Detach(Detachment),
     /// The largest raw frame that the session allows, in bytes.
     LargestRaw(usize),
+    /// How long a frame waits for more once the source has nothing more for now ([`caught_up_linger`](spillway_agent_core::batcher::caught_up_linger)).
+    CaughtUpLinger(Duration),
     /// Stop reading and hand over what there is; answered by [`Event::Finished`].
     Finish,
 }

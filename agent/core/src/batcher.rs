@@ -25,6 +25,17 @@ pub struct FrameLimits {
     pub largest_raw: usize,
 }
 
+/// How long a frame waits for more once the source has nothing more for now: no longer than the line's round trip.
+///
+/// A full frame compresses better, which matters on a long or thin line, and there a few milliseconds of delay do not. On a short one it is the
+/// other way round. `capped` is a line whose rate is limited: its bytes count whatever the round trip.
+pub fn caught_up_linger(linger: Duration, round_trip: Duration, capped: bool) -> Duration {
+    if capped { linger } else { round_trip.max(MIN_CAUGHT_UP_LINGER).min(linger) }
+}
+
+/// Records of one burst arrive within so long.
+const MIN_CAUGHT_UP_LINGER: Duration = Duration::from_millis(2);
+
 /// What the batcher needs to see of a record before it is written.
 #[derive(Debug, Clone, Copy)]
 pub struct Incoming<'r, H> {
@@ -177,9 +188,9 @@ impl Batcher {
         self.sealed.is_some() || self.open.is_full(&self.limits)
     }
 
-    /// When the open frame is to be closed; `None` when it is empty.
-    pub fn due(&self) -> Option<Instant> {
-        self.open.since.map(|since| since + self.limits.linger)
+    /// When the open frame is to be closed, if it is to wait for `linger` at most; `None` when it is empty.
+    pub fn due(&self, linger: Duration) -> Option<Instant> {
+        self.open.since.map(|since| since + linger.min(self.limits.linger))
     }
 
     /// Closes the open frame, whatever it holds; `None` when it is empty. Take the sealed one first.

@@ -79,6 +79,7 @@ impl Runner {
             session.say(AgentMessage::Open(open));
         }
         self.session = Some(session);
+        self.tell_linger()?;
         self.reopen_held();
         Ok(())
     }

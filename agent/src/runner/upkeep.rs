@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use spillway_agent_core::batcher::caught_up_linger;
 use spillway_agent_core::lane::AfterDrain;
 use spillway_proto::compress::Compressor;
 use spillway_proto::frame::{FrameBuilder, SectionKind};
@@ -17,6 +18,9 @@ const REFRESH_PAUSE: Duration = Duration::from_secs(1);
 
 /// After this time in a session the agent counts as ready although some partition has not begun: its leader may be away for long.
 const READY_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A change of the linger that is worth telling.
+const LINGER_STEP: Duration = Duration::from_millis(1);
 
 impl Runner {
     pub(super) fn keep_up(&mut self) -> Result<(), Error> {
@@ -45,8 +49,23 @@ impl Runner {
         if self.drain.is_none() {
             self.commit(now);
         }
+        self.tell_linger()?;
         self.step_metrics();
         self.post();
+        Ok(())
+    }
+
+    /// Tells the source when the line's round trip has become another one.
+    pub(super) fn tell_linger(&mut self) -> Result<(), Error> {
+        let Some(session) = &self.session else {
+            return Ok(());
+        };
+        let link = &self.parts.config.link;
+        let linger = caught_up_linger(link.frame_linger, session.rtt(), link.rate_max.is_some());
+        if linger.abs_diff(self.linger) >= LINGER_STEP {
+            self.parts.source.command(Command::CaughtUpLinger(linger))?;
+            self.linger = linger;
+        }
         Ok(())
     }
 

@@ -18,6 +18,9 @@ use super::{BuiltFrame, Command, Event, POLL_TIME, Settings, SiteConsumer};
 /// Events taken from the queue before commands and the clock are looked at again.
 const MAX_BURST: usize = 1000;
 
+/// Makes whole milliseconds of what begins one.
+const ROUND_UP: Duration = Duration::from_micros(999);
+
 /// The runner is gone: the thread has no one to work for.
 struct Gone;
 
@@ -36,11 +39,14 @@ pub(super) fn run(
     let mut reader = Reader {
         consumer,
         batcher: Batcher::new(settings.limits),
-        settings,
         compressor,
         commands,
         events,
         assignment: Assignment::default(),
+        now: Instant::now(),
+        caught_up: false,
+        caught_up_linger: settings.limits.linger,
+        settings,
         reserved: 0,
         closed: None,
         detaching: Vec::new(),
@@ -59,6 +65,12 @@ struct Reader<'r> {
     commands: Receiver<Command>,
     events: &'r Sender<Event>,
     assignment: Assignment,
+    /// When the burst of events began that is being taken.
+    now: Instant,
+    /// The queue was empty when it was last looked at.
+    caught_up: bool,
+    /// How long the open frame waits then.
+    caught_up_linger: Duration,
     /// Bytes of the budget taken for the open frame.
     reserved: usize,
     /// A closed frame that waits for budget.
@@ -77,12 +89,20 @@ impl Reader<'_> {
         if !self.hand_over()? || !self.reserve() {
             return Ok(());
         }
-        let due = self.batcher.due().map(|due| due.saturating_duration_since(Instant::now()));
-        let mut wait = due.unwrap_or(POLL_TIME).min(POLL_TIME);
+        self.now = Instant::now();
+        let due = self.batcher.due(self.linger()).map(|due| due.saturating_duration_since(self.now));
+        // Polls count whole milliseconds: a rest of one is waited for, not spun away.
+        let mut wait = due.map_or(POLL_TIME, |due| due + ROUND_UP).min(POLL_TIME);
+        self.caught_up = false;
         for _ in 0..MAX_BURST {
             let Some(mut polled) = queue.poll(wait) else {
+                self.caught_up = true;
                 break;
             };
+            if !wait.is_zero() {
+                // Once a burst, which lasts milliseconds: a look at the clock costs as much as a record's way through the batcher.
+                self.now = Instant::now();
+            }
             self.take(polled.event())?;
             wait = Duration::ZERO;
             if self.batcher.is_sealed() {
@@ -90,6 +110,10 @@ impl Reader<'_> {
             }
         }
         Ok(())
+    }
+
+    fn linger(&self) -> Duration {
+        if self.caught_up { self.caught_up_linger } else { self.settings.limits.linger }
     }
 
     /// Takes all commands that wait.
@@ -107,6 +131,7 @@ impl Reader<'_> {
                     self.settings.limits.largest_raw = bytes;
                     self.batcher.set_limits(self.settings.limits);
                 }
+                Ok(Command::CaughtUpLinger(linger)) => self.caught_up_linger = linger,
                 Ok(Command::Finish) => {
                     attaching.clear();
                     self.finishing = true;
@@ -156,7 +181,7 @@ impl Reader<'_> {
     fn hand_over(&mut self) -> Result<bool, Gone> {
         loop {
             if self.closed.is_none() {
-                let due = self.batcher.due().is_some_and(|due| due <= Instant::now());
+                let due = self.batcher.due(self.linger()).is_some_and(|due| due <= Instant::now());
                 let close = due || self.finishing || !self.detaching.is_empty();
                 self.closed = self.batcher.take_sealed().or_else(|| if close { self.batcher.close() } else { None });
             }
@@ -209,7 +234,7 @@ impl Reader<'_> {
             events::Event::Record(record) => self.record(&record),
             events::Event::PartitionEnd { topic, partition, next } => {
                 if let Some(lane) = self.assignment.lane(&topic, partition.index()) {
-                    self.batcher.cover(lane, next, Instant::now());
+                    self.batcher.cover(lane, next, self.now);
                 }
                 Ok(())
             }
@@ -233,7 +258,7 @@ impl Reader<'_> {
         let payload = key.map_or(0, <[u8]>::len)
             + value.map_or(0, <[u8]>::len)
             + headers.map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum::<usize>();
-        match self.batcher.push(lane, Incoming { offset, timestamp, key, value, headers }, Instant::now()) {
+        match self.batcher.push(lane, Incoming { offset, timestamp, key, value, headers }, self.now) {
             Pushed::Added => {
                 self.settings.metrics.records_consumed.inc();
                 self.settings.metrics.payload_bytes.inc_by(payload as u64);

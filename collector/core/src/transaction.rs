@@ -1,13 +1,45 @@
 //! When a transaction is committed.
 //!
-//! A commit costs the central Kafka the same whether it holds one record or ten thousand, so a busy site commits about four times a
-//! second (`transactions.interval`), or when it holds enough (`transactions.max_bytes`). The first data after a pause is committed
-//! almost at once: nobody waits for company that may not come. An idle site has no transaction at all.
+//! A commit costs the central Kafka the same whether it holds one record or ten thousand, so a site with much to say commits about four
+//! times a second (`transactions.interval`), or when it holds enough (`transactions.max_bytes`). The first data after a pause is committed
+//! almost at once: nobody waits for company that may not come. A light transaction of a site that goes on sending is committed as early as
+//! the collector's [`Turns`] allow: while few sites are busy, that is early, and with many of them it is the interval again. An idle site has
+//! no transaction at all.
 
 use std::time::{Duration, Instant};
 
 /// How long the first data after a pause waits for more: frames of one burst arrive within milliseconds.
-const LINGER: Duration = Duration::from_millis(4);
+const LINGER: Duration = Duration::from_millis(2);
+
+/// Up to so many record bytes a transaction is light. With more, waiting pays: the commit's costs are shared by more records, and a flow that
+/// brings so much within milliseconds is catching up, where throughput matters and not delay.
+const LIGHT_BYTES: usize = 128 * 1024;
+
+/// Time between two early commits of one collector, all its sites together: a hundred a second. Each costs the brokers a marker in every
+/// partition that it touches, and some records of the transaction coordinator.
+const EARLY_EVERY: Duration = Duration::from_millis(10);
+
+/// What the brokers take to write a transaction's markers after they have answered its commit, on a local network. A transaction that begins
+/// sooner is refused as concurrent, and librdkafka tries again 20 ms later.
+const MARKERS: Duration = Duration::from_millis(5);
+
+/// Gives early commits their turns, so that they stay bounded however many sites a collector has.
+#[derive(Debug, Default)]
+pub struct Turns {
+    next: Option<Instant>,
+}
+
+impl Turns {
+    /// When a transaction that begins now may be committed early; `None` when that would not be within `wait`.
+    pub fn take(&mut self, now: Instant, wait: Duration) -> Option<Instant> {
+        let turn = self.next.map_or(now, |next| next.max(now));
+        if turn > now + wait {
+            return None;
+        }
+        self.next = Some(turn + EARLY_EVERY);
+        Some(turn)
+    }
+}
 
 /// Decides when the transaction of one site is committed.
 #[derive(Debug)]
@@ -21,6 +53,8 @@ pub struct Pacer {
 #[derive(Debug)]
 struct Open {
     since: Instant,
+    /// When it may be committed if it is light.
+    turn: Option<Instant>,
     bytes: usize,
     flush: bool,
 }
@@ -32,9 +66,19 @@ impl Pacer {
         Self { max_bytes, interval, open: None, last_commit: None }
     }
 
-    /// A transaction begins with its first data.
-    pub fn begin(&mut self, now: Instant) {
-        self.open = Some(Open { since: now, bytes: 0, flush: false });
+    /// A transaction begins with its first data. `turn` is when it may be committed early, if it may ([`Turns::take`]).
+    pub fn begin(&mut self, now: Instant, turn: Option<Instant>) {
+        self.open = Some(Open { since: now, turn, bytes: 0, flush: false });
+    }
+
+    /// Before this time no data should be written: the markers of the last transaction are on their way. `None` when there is nothing to wait for.
+    pub fn not_before(&self) -> Option<Instant> {
+        if self.is_open() { None } else { self.last_commit.map(|last| last + MARKERS) }
+    }
+
+    /// The time between two commits of a site with much to say: what a turn is worth waiting for.
+    pub fn interval(&self) -> Duration {
+        self.interval
     }
 
     /// Record bytes were added.
@@ -69,6 +113,10 @@ impl Pacer {
         }
         let soon = open.since + LINGER.min(self.interval);
         let paced = self.last_commit.map_or(soon, |last| last + self.interval);
+        let paced = match open.turn {
+            Some(turn) if open.bytes <= LIGHT_BYTES => turn.min(paced),
+            _ => paced,
+        };
         Some(soon.max(paced).min(open.since + self.interval))
     }
 
@@ -103,20 +151,20 @@ mod tests {
     #[test]
     fn the_first_data_after_a_pause_is_committed_almost_at_once() {
         let (mut pacer, now) = pacer();
-        pacer.begin(now);
+        pacer.begin(now, None);
         assert_eq!(pacer.due(), Some(now + LINGER));
         pacer.committed(now);
         let later = now + 10 * INTERVAL;
-        pacer.begin(later);
+        pacer.begin(later, None);
         assert_eq!(pacer.due(), Some(later + LINGER));
     }
 
     #[test]
     fn a_busy_site_commits_once_an_interval() {
         let (mut pacer, now) = pacer();
-        pacer.begin(now);
+        pacer.begin(now, None);
         pacer.committed(now + Duration::from_millis(10));
-        pacer.begin(now + Duration::from_millis(11));
+        pacer.begin(now + Duration::from_millis(11), None);
         assert_eq!(pacer.due(), Some(now + Duration::from_millis(10) + INTERVAL));
     }
 
@@ -124,14 +172,14 @@ mod tests {
     fn a_full_transaction_or_a_flush_is_committed_now() {
         let (mut pacer, now) = pacer();
         pacer.committed(now);
-        pacer.begin(now);
+        pacer.begin(now, None);
         pacer.add(999);
         assert_eq!(pacer.room(), 1);
         assert!(pacer.due().unwrap() > now);
         pacer.add(1);
         assert_eq!((pacer.room(), pacer.due()), (0, Some(now)));
         pacer.committed(now);
-        pacer.begin(now);
+        pacer.begin(now, None);
         pacer.flush();
         assert_eq!(pacer.due(), Some(now));
     }
@@ -141,7 +189,44 @@ mod tests {
         let (mut pacer, now) = pacer();
         pacer.committed(now);
         pacer.flush();
-        pacer.begin(now);
+        pacer.begin(now, None);
         assert_eq!(pacer.due(), Some(now + INTERVAL));
+    }
+
+    #[test]
+    fn a_light_transaction_is_committed_in_its_turn_and_a_heavy_one_in_the_interval() {
+        let (_, now) = pacer();
+        let mut pacer = Pacer::new(1 << 20, INTERVAL);
+        pacer.begin(now, None);
+        pacer.committed(now);
+        let turn = now + 3 * EARLY_EVERY;
+        pacer.begin(now, Some(turn));
+        pacer.add(LIGHT_BYTES);
+        assert_eq!(pacer.due(), Some(turn));
+        pacer.add(1);
+        assert_eq!(pacer.due(), Some(now + INTERVAL), "not light any more");
+    }
+
+    #[test]
+    fn early_commits_are_a_hundred_a_second_however_many_sites_want_them() {
+        let (mut turns, now) = (Turns::default(), Instant::now());
+        let granted: Vec<_> = (0..1000).filter_map(|_| turns.take(now, INTERVAL)).collect();
+        assert_eq!(granted.len(), 26, "the others keep to their interval");
+        assert_eq!(granted.first(), Some(&now));
+        assert!(granted.windows(2).all(|pair| pair[1] == pair[0] + EARLY_EVERY));
+        let later = now + Duration::from_secs(5);
+        assert_eq!(turns.take(later, INTERVAL), Some(later), "a pause is not saved up");
+        assert_eq!(turns.take(later, INTERVAL), Some(later + EARLY_EVERY));
+    }
+
+    #[test]
+    fn data_waits_for_the_markers_of_the_last_transaction() {
+        let (mut pacer, now) = pacer();
+        assert_eq!(pacer.not_before(), None);
+        pacer.begin(now, None);
+        pacer.committed(now);
+        assert_eq!(pacer.not_before(), Some(now + MARKERS));
+        pacer.begin(now, None);
+        assert_eq!(pacer.not_before(), None, "what is open is filled");
     }
 }

@@ -12,17 +12,19 @@ pub mod producer;
 pub mod tail;
 pub mod topics;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use spillway_collector_core::transaction::Turns;
 use spillway_config::{KafkaClient, TransactionsConfig};
 use spillway_proto::naming::PrefixPolicy;
 use tokio::sync::Semaphore;
 
 use crate::metrics::Meters;
 
-/// Sites whose writers are opened at the same time; further ones wait their turn. After a restart all sites come back at once, and each
-/// opening makes a producer and its threads.
+/// Sites whose writers are opened at the same time, up to their marker's commit; further ones wait their turn. After a restart all sites
+/// come back at once, and each opening makes a producer and its threads.
 pub const MAX_OPENINGS: usize = 16;
 
 /// What every site's writer shares.
@@ -48,6 +50,7 @@ pub struct Centre {
     pub runtime: tokio::runtime::Handle,
     /// Turns of [`MAX_OPENINGS`].
     pub openings: Arc<Semaphore>,
+    turns: Mutex<Turns>,
     up: AtomicBool,
 }
 
@@ -71,8 +74,15 @@ impl Centre {
             name,
             runtime,
             openings: Arc::new(Semaphore::new(MAX_OPENINGS)),
+            turns: Mutex::default(),
             up: AtomicBool::new(false),
         }
+    }
+
+    /// When a transaction that begins now may be committed early, if that is within `wait`.
+    pub fn early_turn(&self, now: Instant, wait: Duration) -> Option<Instant> {
+        // Nothing that can panic runs under the lock.
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner).take(now, wait)
     }
 
     /// Whether the central Kafka answered when it was last asked.

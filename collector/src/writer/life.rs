@@ -27,7 +27,8 @@ impl Writer {
             match producer.begin() {
                 Ok(()) => {
                     self.attempt.clear();
-                    self.pacer.begin(Instant::now());
+                    let now = Instant::now();
+                    self.pacer.begin(now, self.centre.early_turn(now, self.pacer.interval()));
                 }
                 Err(error) => {
                     self.trouble.begin("begin a transaction", &format!("{error:?}"));

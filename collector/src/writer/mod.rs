@@ -249,7 +249,8 @@ impl Writer {
             }
             self.answer_opens()?;
         }
-        if !self.backlog.is_drained() && self.pacer.room() > 0 {
+        let now = Instant::now();
+        if self.may_fill() && self.pacer.not_before().is_none_or(|time| time <= now) {
             self.fill()?;
         }
         let now = Instant::now();
@@ -270,10 +271,18 @@ impl Writer {
         Ok(())
     }
 
+    /// Data waits, and the transaction has room for it.
+    fn may_fill(&self) -> bool {
+        !self.backlog.is_drained() && self.pacer.room() > 0
+    }
+
     /// Until when there is nothing to do unless something comes in.
     fn next_deadline(&self) -> Option<Instant> {
-        if !self.opens.is_empty() || (!self.backlog.is_drained() && self.pacer.room() > 0) {
+        if !self.opens.is_empty() {
             return Some(Instant::now());
+        }
+        if self.may_fill() {
+            return Some(self.pacer.not_before().unwrap_or_else(Instant::now));
         }
         let idle = self.producer.is_some().then(|| self.last_used + self.centre.transactions.idle_close);
         [self.pacer.due(), self.syncs.deadline(), idle].into_iter().flatten().min()

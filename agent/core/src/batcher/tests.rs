@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use spillway_proto::frame::SectionKind;
 use spillway_proto::{Lane, NextOffset, Offset, limits};
 
-use super::{Batcher, ClosedFrame, FrameLimits, Incoming, Pushed};
+use super::{Batcher, ClosedFrame, FrameLimits, Incoming, MIN_CAUGHT_UP_LINGER, Pushed, caught_up_linger};
 
 const LIMITS: FrameLimits = FrameLimits { max_bytes: 1000, max_records: 10, linger: Duration::from_millis(50), largest_raw: 100_000 };
 
@@ -41,11 +41,13 @@ fn records_of_many_partitions_join_until_the_linger_is_over() {
     let mut batcher = Batcher::new(LIMITS);
     batcher.attach(Lane(1), next(5));
     batcher.attach(Lane(2), next(0));
-    assert_eq!(batcher.due(), None);
+    assert_eq!(batcher.due(LIMITS.linger), None);
     assert_eq!(push(&mut batcher, 1, 7, b"a", now), Pushed::Added);
     assert_eq!(push(&mut batcher, 2, 0, b"b", now + Duration::from_millis(20)), Pushed::Added);
     assert_eq!(push(&mut batcher, 1, 8, b"c", now), Pushed::Added);
-    assert_eq!(batcher.due(), Some(now + LIMITS.linger), "counted from the first record");
+    assert_eq!(batcher.due(LIMITS.linger), Some(now + LIMITS.linger), "counted from the first record");
+    assert_eq!(batcher.due(LIMITS.linger / 5), Some(now + LIMITS.linger / 5), "caught up");
+    assert_eq!(batcher.due(LIMITS.linger * 5), Some(now + LIMITS.linger), "never longer than configured");
     let frame = batcher.close().unwrap();
     assert_eq!(data(&frame), [(1, 5, 9, 2), (2, 0, 1, 1)]);
     assert_eq!(frame.timestamps, [Some(1_000), Some(1_000)]);
@@ -170,4 +172,14 @@ proptest! {
         }
         prop_assert_eq!(sent, pushed);
     }
+}
+
+#[test]
+fn only_a_short_line_without_cap_sends_smaller_frames() {
+    let ms = Duration::from_millis;
+    assert_eq!(caught_up_linger(ms(50), ms(0), false), MIN_CAUGHT_UP_LINGER);
+    assert_eq!(caught_up_linger(ms(50), ms(20), false), ms(20));
+    assert_eq!(caught_up_linger(ms(50), ms(600), false), ms(50));
+    assert_eq!(caught_up_linger(ms(50), ms(0), true), ms(50));
+    assert_eq!(caught_up_linger(ms(1), ms(0), false), ms(1));
 }
