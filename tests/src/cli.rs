@@ -3,6 +3,7 @@
 use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand};
 
+use crate::bench::fleet::FleetOptions;
 use crate::bench::throughput::ThroughputOptions;
 
 /// The workbench of Spillway: see it work, run Kafka to play with, test everything.
@@ -108,6 +109,15 @@ pub enum BenchCommand {
                             ./lab bench throughput --workload random-200 --without-mm2   while working on the code\n  \
                             ./lab bench throughput --workload latency                    latency at 1,000 records a second only")]
     Throughput(ThroughputOptions),
+    /// A thousand sites at one collector, a hundred of them sending: memory, processor time, fairness, and how they all come back
+    ///
+    /// Starts a central Kafka, fills spillway-progress.internal with positions of every site, starts the release build of the collector and
+    /// connects all sites from a load generator in this process, which speaks the real protocol; its own costs are told apart. Then the fleet
+    /// is quiet for a while, then some sites send as fast as they can, then the collector is killed with -9 and started again. A report, not
+    /// a test: the exit code is 0 whatever the figures say.
+    #[command(after_help = "Examples:\n  ./lab bench fleet                                        as the documentation has it\n  \
+                            ./lab bench fleet --sites 100 --active 10 --seconds 10   a first impression")]
+    Fleet(FleetOptions),
 }
 
 /// `lab kafka …`

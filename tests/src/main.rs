@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser as _;
-use spillway_lab::bench::throughput;
 use spillway_lab::chaos::fleet::{self, FleetOptions};
 use spillway_lab::chaos::real::{self, RealOptions};
 use spillway_lab::cli::{BenchCommand, Cli, Command, KafkaCommand};
 use spillway_lab::demo::{self, DemoOptions};
 use spillway_lab::test_cmd::{self, TestOptions};
-use spillway_lab::{build, interrupt, kafka_cmd, reaper, shapes};
+use spillway_lab::{bench, build, interrupt, kafka_cmd, reaper, shapes};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -34,7 +33,8 @@ fn run(command: Command) -> Result<bool> {
             build::binaries()?;
             demo::run(DemoOptions { kafka, duration: Duration::from_secs(seconds), rate })
         }
-        Command::Bench { command: BenchCommand::Throughput(options) } => throughput::run(&options).map(|()| true),
+        Command::Bench { command: BenchCommand::Throughput(options) } => bench::throughput::run(&options).map(|()| true),
+        Command::Bench { command: BenchCommand::Fleet(options) } => bench::fleet::run(&options).map(|()| true),
         Command::Chaos { seed, schedules, jobs, in_process: true, .. } => {
             fleet::run(FleetOptions { seed: seed.unwrap_or_else(shapes::fresh_seed), schedules, jobs: jobs.into() })
         }

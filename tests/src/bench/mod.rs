@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`throughput`] | the same records through Spillway and through MirrorMaker 2 |
 //! | [`latency`] | how old records are at the centre, at a fixed rate |
+//! | [`fleet`] | many sites at one collector |
 //! | [`contestant`] | Spillway and MirrorMaker 2 as something that can be started and measured |
 //! | [`workload`] | the records |
 //! | [`usage`] | processor time and memory of a process |
@@ -12,6 +13,7 @@
 //! | [`report`] | medians, ratios and the tables |
 
 pub mod contestant;
+pub mod fleet;
 pub mod latency;
 pub mod progress;
 pub mod report;

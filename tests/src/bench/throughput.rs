@@ -97,7 +97,7 @@ pub fn run(options: &ThroughputOptions) -> Result<()> {
 }
 
 /// Brokers as they would be run: Kafka's own settings for the Java machine, data on disk.
-fn start_kafka(label: &str) -> Result<KafkaCluster> {
+pub(super) fn start_kafka(label: &str) -> Result<KafkaCluster> {
     let options = KafkaOptions { tuning: Tuning::Server, ..KafkaOptions::new(label) };
     KafkaCluster::start(options.with("log.retention.check.interval.ms", "300000").with("log.segment.delete.delay.ms", "1000"))
 }
