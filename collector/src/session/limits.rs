@@ -6,16 +6,18 @@ use std::time::Duration;
 /// the frame that others wait for is always among those read.
 pub const MAX_FRAMES_HELD: usize = 4096;
 
-/// Sections of the frames in custody. A section of a few bytes on the wire costs some two hundred here until it is committed, so bytes alone
-/// do not bound it. Like the number of frames this only delays: no further stream is read until some are committed. A stream reserves as
-/// many as a frame may have until its own are known, so that 64 are read at the same time at least.
-pub const MAX_SECTIONS_HELD: usize = 64 * spillway_proto::limits::MAX_SECTIONS;
-
 /// Messages that the agent has not read yet, in bytes: every lane a session may have, held with a long explanation of why.
 pub const MAX_OUTGOING_BYTES: usize = 8 * 1024 * 1024;
 
-/// Frames that are read at the same time: streams that the peer may hold open.
-pub const MAX_FRAME_STREAMS: u32 = 128;
+/// Frames that are read at the same time: streams that the peer may hold open. Agents write one frame after the other, so that few are
+/// open at once.
+pub const MAX_FRAME_STREAMS: u32 = 64;
+
+/// Sections of the frames in custody. A section of a few bytes on the wire costs some two hundred here until it is committed, so bytes alone
+/// do not bound it. Like the number of frames this only delays: no further stream is read until some are committed. A stream reserves as
+/// many as a frame may have until its own are known. While nothing is in custody all open streams are read: bytes on a stream that nobody
+/// reads would take the connection's window from those that are.
+pub const MAX_SECTIONS_HELD: usize = MAX_FRAME_STREAMS as usize * spillway_proto::limits::MAX_SECTIONS;
 
 /// Frames decoded and not yet looked at by the session's loop.
 pub const MAX_FRAMES_QUEUED: usize = 64;
