@@ -200,9 +200,10 @@ async fn sites_that_wait_for_their_markers_let_others_be_opened() {
     let mut waiting = tokio::task::JoinSet::new();
     let sites = 3 * MAX_OPENINGS;
     for number in 0..sites {
-        let (folder, address) = (Arc::clone(&folder), collector.address);
+        let (folder, site, address) = (Arc::clone(&folder), format!("waits-{number}"), collector.address);
+        folder.issue(&site);
         waiting.spawn(async move {
-            let mut agent = TestAgent::connect(&folder, &format!("waits-{number}"), address).await;
+            let mut agent = TestAgent::connect(&folder, &site, address).await;
             agent.open(open_lane(0, "t", 0, 1)).await
         });
     }
