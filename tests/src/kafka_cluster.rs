@@ -12,7 +12,7 @@ use crate::java::{self, Tuning};
 use crate::ports::{free_port, free_port_or};
 use crate::process::{Daemon, Signal};
 use crate::reaper::scratch_dir;
-use crate::shim::Shim;
+use crate::shim::{Purpose, Shim};
 use crate::wait::wait_until;
 
 pub use properties::{NodePorts, Secured};
@@ -246,7 +246,7 @@ impl Node {
         java::run_tool("kafka.tools.StorageTool", &args).with_context(|| format!("cannot format {}", home.display()))?;
         let ports = ports.get(index).context("no ports for this broker")?.clone();
         let log = home.join("broker.log");
-        let shim = if options.shim && index < options.brokers { Some(Shim::new(&home.join("shim"))?) } else { None };
+        let shim = if options.shim && index < options.brokers { Some(Shim::new(&home.join("shim"), Purpose::Disk)?) } else { None };
         Ok(Self { ports, config, log, shim, daemon: None })
     }
 

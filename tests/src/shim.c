@@ -22,6 +22,9 @@ struct control {
 };
 
 static struct control *control;
+/* Whether this process' clock may be set. Only then are waits our affair: they have to be for times of day, as librdkafka's are; Java's
+   are for monotonic times. */
+static int sets_clock;
 
 static int (*real_clock_gettime)(clockid_t, struct timespec *);
 static int (*real_timedwait)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
@@ -43,12 +46,13 @@ __attribute__((constructor)) static void start(void) {
     real_pwritev = dlsym(RTLD_NEXT, "pwritev64");
     real_fsync = dlsym(RTLD_NEXT, "fsync");
     real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
-    const char *path = getenv("SPILLWAY_LAB_SHIM");
+    const char *path = getenv("LAB_SHIM");
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (fd < 0) return;
     void *map = mmap(NULL, sizeof(struct control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     if (map != MAP_FAILED) control = map;
+    sets_clock = getenv("LAB_CLOCK") != NULL;
 }
 
 static int64_t offset_ms(void) {
@@ -96,7 +100,7 @@ int timespec_get(struct timespec *at, int base) {
 
 /* As the kernel does: a wait until a time of day ends when the clock shows it, however the clock was set meanwhile. */
 int pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until) {
-    if (!control) return real_timedwait(cond, mutex, until);
+    if (!control || !sets_clock) return real_timedwait(cond, mutex, until);
     for (;;) {
         struct timespec now;
         clock_gettime(CLOCK_REALTIME, &now);

@@ -25,7 +25,7 @@ use crate::reaper::scratch_dir;
 const SOURCE: &str = include_str!("shim.c");
 
 /// The variable from which the library has its control file's name.
-const VARIABLE: &str = "SPILLWAY_LAB_SHIM";
+const VARIABLE: &str = "LAB_SHIM";
 
 /// Places in the control file, in the order of `struct control`.
 const CLOCK_MS: u64 = 0;
@@ -34,9 +34,22 @@ const CLOCK_READS: u64 = 16;
 const SLOW_WRITES: u64 = 24;
 const CONTROL_BYTES: u64 = 32;
 
+/// In whose environment this is may have its clock set.
+const CLOCK_VARIABLE: &str = "LAB_CLOCK";
+
+/// What a shim is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To set the clock of a process whose timed waits are for times of day, as librdkafka's are (those of Java are not).
+    Clock,
+    /// To make the disk slow.
+    Disk,
+}
+
 /// The shim of one process, which outlives its restarts.
 #[derive(Debug)]
 pub struct Shim {
+    purpose: Purpose,
     control: File,
     path: PathBuf,
     library: PathBuf,
@@ -47,19 +60,23 @@ impl Shim {
     ///
     /// # Errors
     /// When there is no C compiler, or the file cannot be made.
-    pub fn new(path: &Path) -> Result<Self> {
+    pub fn new(path: &Path, purpose: Purpose) -> Result<Self> {
         let library = library()?;
         let control = File::options().create(true).truncate(true).read(true).write(true).open(path);
         let control = control.with_context(|| format!("cannot make {}", path.display()))?;
         control.set_len(CONTROL_BYTES)?;
-        Ok(Self { control, path: path.to_owned(), library })
+        Ok(Self { purpose, control, path: path.to_owned(), library })
     }
 
     /// The variables with which the process has to be started.
     #[must_use]
-    pub fn environment(&self) -> [(String, String); 2] {
+    pub fn environment(&self) -> Vec<(String, String)> {
         let text = |path: &Path| path.display().to_string();
-        [("LD_PRELOAD".to_owned(), text(&self.library)), (VARIABLE.to_owned(), text(&self.path))]
+        let mut all = vec![("LD_PRELOAD".to_owned(), text(&self.library)), (VARIABLE.to_owned(), text(&self.path))];
+        if self.purpose == Purpose::Clock {
+            all.push((CLOCK_VARIABLE.to_owned(), "1".to_owned()));
+        }
+        all
     }
 
     /// Sets the clock off by so many milliseconds; 0 sets it right.
@@ -135,7 +152,7 @@ mod tests {
     #[test]
     fn one_process_has_another_clock_and_a_slow_disk_and_it_can_be_told() {
         let dir = tempfile::tempdir().unwrap();
-        let shim = Shim::new(&dir.path().join("control")).unwrap();
+        let shim = Shim::new(&dir.path().join("control"), Purpose::Clock).unwrap();
         let seconds = || output(&shim, "date +%s").parse::<i64>().unwrap();
         let right = seconds();
         assert_eq!((shim.clock_reads().unwrap(), shim.slow_writes().unwrap()), (0, 0));

@@ -31,7 +31,7 @@ use crate::ports::free_port;
 use crate::relay::Relay;
 
 /// Few partitions and a thin flow: the faults are what takes the time.
-const PLAN: Plan = Plan { mixed: 3, transactional: 2, compacted: 0, rate: 300, large_every: u64::MAX };
+const PLAN: Plan = Plan { mixed: 3, transactional: 2, compacted: 0, rate: 150, large_every: u64::MAX };
 
 /// Committed records, at least.
 const RECORDS: u64 = 300;
@@ -205,7 +205,7 @@ impl InsideScene {
         std::fs::write(&path, text)?;
         let mut config = AgentConfig::load(&path, none()).map_err(|problems| anyhow!("{problems}"))?;
         // Shorter than any file may ask for: what takes seconds on a real line must not take them here.
-        config.link.idle_timeout = Duration::from_millis(1000);
+        config.link.idle_timeout = Duration::from_millis(800);
         config.link.keep_alive = Duration::from_millis(200);
         config.link.redial_max = Duration::from_millis(50);
         config.kafka.commit_interval = Duration::from_millis(100);
@@ -226,7 +226,7 @@ impl InsideScene {
         let path = self.dir.path().join(format!("collector-{index}.toml"));
         let text = format!(
             "[listen]\naddress = '{}'\n{}[admin]\nlisten = 'off'\n[kafka]\nbootstrap_servers = '{}'\n\
-             [kafka.librdkafka]\n\"reconnect.backoff.max.ms\" = 200\n[transactions]\ninterval = '20ms'\n[topics]\nseparator = '.'\n",
+             [kafka.librdkafka]\n\"reconnect.backoff.max.ms\" = 200\n[transactions]\ninterval = '50ms'\n[topics]\nseparator = '.'\n",
             self.ports[index],
             self.tls[1],
             door.bootstrap()
@@ -294,7 +294,7 @@ impl Scene for InsideScene {
             wait_max: Duration::from_millis(60),
             hold_max: Duration::from_millis(350),
             look: Duration::from_millis(1),
-            quiet: Duration::from_millis(60),
+            quiet: Duration::from_millis(120),
             markers: Duration::ZERO,
             recovery: Duration::from_secs(60),
         }

@@ -21,6 +21,9 @@ use crate::relay::{Direction, Traffic};
 /// Bytes of the agent that have to be lost before records are known to be on their way: more than keep-alives and acknowledgements.
 const LOST_MIN_BYTES: u64 = 2_000;
 
+/// Looks at the centre that are left out where nothing depends on the moment.
+const FLOW_LOOKS: u32 = 8;
+
 /// Packets in a thousand that bad weather meets.
 const WEATHER_SHARE: u16 = 60;
 
@@ -95,7 +98,7 @@ impl<'s, S: Scene> Player<'s, S> {
                 return Ok(());
             }
             ensure!(Instant::now() < deadline, "no records arrive at the centre for {:?}; last seen {from:?}", pace.recovery);
-            std::thread::sleep(pace.look);
+            std::thread::sleep(pace.look * FLOW_LOOKS);
         }
     }
 

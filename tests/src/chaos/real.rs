@@ -20,7 +20,7 @@ use crate::kafka_cluster::{KafkaCluster, KafkaOptions};
 use crate::oracle::syncs::{check_syncs, check_syncs_rise, read_syncs};
 use crate::oracle::{Report, remote_topic};
 use crate::reaper::Reaper;
-use crate::shim::Shim;
+use crate::shim::{Purpose, Shim};
 use crate::stage::{Stage, StageOptions};
 use crate::wait::wait_until;
 
@@ -231,7 +231,7 @@ impl RealScene {
         // A dead connection has to be noticed soon, or the run would wait most of its time.
         stage.agent.config.set("link.idle_timeout", "5s");
         stage.agent.config.set("link.keep_alive", "1s");
-        let clock = Shim::new(&stage.dir().join("clock"))?;
+        let clock = Shim::new(&stage.dir().join("clock"), Purpose::Clock)?;
         for (key, value) in clock.environment() {
             stage.agent.set_env(&key, &value);
         }
