@@ -1,5 +1,7 @@
 //! The command line of the lab.
 
+use std::path::PathBuf;
+
 use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand};
 
@@ -79,6 +81,18 @@ pub enum Command {
         /// What to measure.
         #[command(subcommand)]
         command: BenchCommand,
+    },
+    /// Carry records with an agent as it ships, also one for another processor under an emulator
+    ///
+    /// Embedded brokers, a collector and the link run here. Writes records of all shapes, cuts the link, kills the agent with -9, and
+    /// compares both sides record for record. Prints the agent's size and idle memory, and exits with 1 if those are too large, or
+    /// unless nothing was lost, duplicated or out of order. `cross/smoke` calls this.
+    Smoke {
+        /// The agent
+        agent: PathBuf,
+        /// What runs it, in words: for example "qemu-aarch64-static -L /usr/aarch64-linux-gnu"
+        #[arg(long, default_value = "", value_name = "COMMAND")]
+        runner: String,
     },
     /// Run every test: unit, property, golden, conformance, and the suites on real Kafka
     ///

@@ -5,6 +5,7 @@
 //! | [`cli`] | the command line |
 //! | [`demo`], [`telemetry`] | `lab demo` and what its sensors say |
 //! | [`kafka_cmd`] | `lab kafka up` and `down` |
+//! | [`smoke`] | `lab smoke`: an agent built for another processor, under an emulator |
 //! | [`test_cmd`], [`build`] | `lab test`, and calling cargo |
 //! | [`bench`] | `lab bench`: throughput, cost and latency beside MirrorMaker 2 |
 //! | [`stage`] | a whole deployment of the real binaries |
@@ -40,6 +41,7 @@ pub mod reaper;
 pub mod relay;
 pub mod shapes;
 pub mod shim;
+pub mod smoke;
 pub mod stage;
 pub mod telemetry;
 pub mod test_cmd;

@@ -10,7 +10,7 @@ use spillway_lab::chaos::real::{self, RealOptions};
 use spillway_lab::cli::{BenchCommand, Cli, Command, KafkaCommand};
 use spillway_lab::demo::{self, DemoOptions};
 use spillway_lab::test_cmd::{self, TestOptions};
-use spillway_lab::{bench, build, interrupt, kafka_cmd, reaper, shapes};
+use spillway_lab::{bench, build, interrupt, kafka_cmd, reaper, shapes, smoke};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -44,6 +44,10 @@ fn run(command: Command) -> Result<bool> {
         }
         Command::Kafka { command: KafkaCommand::Up { brokers } } => kafka_cmd::up(brokers).map(|()| true),
         Command::Kafka { command: KafkaCommand::Down } => kafka_cmd::down().map(|()| true),
+        Command::Smoke { agent, runner } => {
+            build::binaries()?;
+            smoke::run(&agent, &runner)
+        }
         Command::Test { without_kafka, filter } => {
             build::binaries()?;
             test_cmd::run(&TestOptions { without_kafka, filter })

@@ -25,6 +25,7 @@ const READY: &str = "event=\"ready\"";
 pub struct Program {
     name: String,
     binary: PathBuf,
+    runner: Vec<String>,
     /// Its configuration; written to disk at each start.
     pub config: ConfigFile,
     config_path: PathBuf,
@@ -43,6 +44,7 @@ impl Program {
         Ok(Self {
             name: name.to_owned(),
             binary: binary(binary_name)?,
+            runner: Vec::new(),
             config,
             config_path: dir.join(format!("{name}.toml")),
             log: dir.join(format!("{name}.log")),
@@ -50,6 +52,12 @@ impl Program {
             environment: Vec::new(),
             daemon: None,
         })
+    }
+
+    /// Runs another binary from the next start on, with the words of `runner` before it: an emulator and its arguments, or nothing.
+    pub fn replace_binary(&mut self, binary: &Path, runner: &[String]) {
+        binary.clone_into(&mut self.binary);
+        runner.clone_into(&mut self.runner);
     }
 
     /// Sets an environment variable for the next start.
@@ -64,7 +72,7 @@ impl Program {
         }
     }
 
-    /// The operating system's id of the process.
+    /// The operating system's id of the process; with a runner, of the emulator.
     ///
     /// # Errors
     /// When it was not started.
@@ -101,7 +109,14 @@ impl Program {
     pub fn spawn(&mut self) -> Result<()> {
         ensure!(!self.is_running(), "{} runs already", self.name);
         self.config.write(&self.config_path)?;
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.runner.split_first() {
+            Some((emulator, arguments)) => {
+                let mut command = Command::new(emulator);
+                command.args(arguments).arg(&self.binary);
+                command
+            }
+            None => Command::new(&self.binary),
+        };
         command.arg("run").arg("--config").arg(&self.config_path).env("NO_COLOR", "1").env("RUST_BACKTRACE", "1");
         command.envs(self.environment.iter().map(|(key, value)| (key, value)));
         self.daemon = Some(Daemon::spawn(&self.name, &mut command, &self.log)?);
