@@ -15,11 +15,19 @@ use crate::java::repo_root;
 pub fn cargo() -> Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(repo_root());
+    command.env("CARGO_TARGET_DIR", target_dir()?);
+    Ok(command)
+}
+
+/// The target directory that the lab was built in.
+///
+/// # Errors
+/// When the lab does not know where it is.
+pub fn target_dir() -> Result<PathBuf> {
     // TARGET/debug/lab, or TARGET/debug/deps/test-0123.
     let own = std::env::current_exe().context("where am I?")?;
     let profile = own.ancestors().skip(1).find(|dir| !dir.ends_with("deps")).context("no directory above the lab")?;
-    command.env("CARGO_TARGET_DIR", profile.parent().context("no target directory above the lab")?);
-    Ok(command)
+    Ok(profile.parent().context("no target directory above the lab")?.to_owned())
 }
 
 /// Builds the agent and the collector, beside the lab. Quick when they are up to date.

@@ -70,6 +70,29 @@ pub enum Command {
         #[arg(long, default_value_t = 24, requires = "in_process", value_parser = clap::value_parser!(u16).range(1..=500))]
         jobs: u16,
     },
+    /// Feed everything that decodes what others hand in with inputs that nobody thought of
+    ///
+    /// Builds the targets in fuzz/ with the stable compiler and runs them side by side, each from its committed corpus. Exits with 1
+    /// when one found something, and prints how to see it again.
+    Fuzz {
+        /// Only these targets
+        targets: Vec<String>,
+        /// How long each target runs
+        #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        seconds: u64,
+        /// Targets that run at the same time [default: one a processor]
+        #[arg(long, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=64))]
+        jobs: Option<usize>,
+        /// List the targets
+        #[arg(long)]
+        list: bool,
+        /// Afterwards, add to fuzz/corpus the inputs that reach something new
+        #[arg(long)]
+        merge: bool,
+        /// Run the target on this input only, and print its steps
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "merge"])]
+        replay: Option<std::path::PathBuf>,
+    },
     /// Run Apache Kafka as edge and as centre, in the background
     Kafka {
         /// What to do.

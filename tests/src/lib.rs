@@ -8,6 +8,7 @@
 //! | [`smoke`] | `lab smoke`: an agent built for another processor, under an emulator |
 //! | [`test_cmd`], [`build`] | `lab test`, and calling cargo |
 //! | [`bench`] | `lab bench`: throughput, cost and latency beside MirrorMaker 2 |
+//! | [`fuzz`] | `lab fuzz` |
 //! | [`stage`] | a whole deployment of the real binaries |
 //! | [`chaos`] | `lab chaos`: seeded faults against exactly-once, on real Kafka and in this process |
 //! | [`relay`] | the link: a UDP relay that can be cut, delayed, moved, and made a bad one |
@@ -29,6 +30,7 @@ pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod demo;
+pub mod fuzz;
 pub mod interrupt;
 pub mod java;
 pub mod kafka_cluster;

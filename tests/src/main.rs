@@ -9,6 +9,7 @@ use spillway_lab::chaos::fleet::{self, FleetOptions};
 use spillway_lab::chaos::real::{self, RealOptions};
 use spillway_lab::cli::{BenchCommand, Cli, Command, KafkaCommand};
 use spillway_lab::demo::{self, DemoOptions};
+use spillway_lab::fuzz::{self, FuzzOptions};
 use spillway_lab::test_cmd::{self, TestOptions};
 use spillway_lab::{bench, build, interrupt, kafka_cmd, reaper, shapes, smoke};
 
@@ -41,6 +42,9 @@ fn run(command: Command) -> Result<bool> {
         Command::Chaos { seed, records, short, in_process: false, .. } => {
             build::binaries()?;
             real::run(RealOptions { seed: seed.unwrap_or_else(shapes::fresh_seed), records, short })
+        }
+        Command::Fuzz { targets, seconds, jobs, list, merge, replay } => {
+            fuzz::run(&FuzzOptions { targets, seconds, jobs, list, merge, replay })
         }
         Command::Kafka { command: KafkaCommand::Up { brokers } } => kafka_cmd::up(brokers).map(|()| true),
         Command::Kafka { command: KafkaCommand::Down } => kafka_cmd::down().map(|()| true),

@@ -1,0 +1,28 @@
+//! zstd's contexts are megabytes: one of each for all inputs, as the programs have them.
+
+use std::cell::RefCell;
+
+use spillway_proto::compress::{Compressor, Decompressor};
+
+thread_local! {
+    static SPARE: RefCell<Option<Tools>> = const { RefCell::new(None) };
+}
+
+/// A compressor and a decompressor; give them back with [`Tools::give_back`].
+pub(crate) struct Tools {
+    pub(crate) compressor: Compressor,
+    pub(crate) decompressor: Decompressor,
+}
+
+impl Tools {
+    pub(crate) fn take() -> Self {
+        SPARE.take().unwrap_or_else(|| Self {
+            compressor: Compressor::new(1).expect("memory for a compressor"),
+            decompressor: Decompressor::new().expect("memory for a decompressor"),
+        })
+    }
+
+    pub(crate) fn give_back(self) {
+        SPARE.set(Some(self));
+    }
+}
