@@ -2,7 +2,7 @@
 //!
 //! What it covers:
 //! - **Clock**: `clock_gettime(CLOCK_REALTIME)`, `gettimeofday`, `time`, `timespec_get`, and waits until a time of day
-//!   (`pthread_cond_timedwait`, which librdkafka uses), also those that began before the clock was set: they behave as under a kernel whose
+//!   (`cnd_timedwait`, which librdkafka uses, and `pthread_cond_timedwait`), also those that began before the clock was set: they behave as under a kernel whose
 //!   clock is set. Not covered: system calls without libc, of which the agent makes none for the time of day; monotonic clocks are left alone.
 //! - **Disk**: each `write`, `pwrite`, `writev`, `pwritev`, `fsync` and `fdatasync` of a regular file takes longer. Not covered: pages written
 //!   through `mmap`, which Kafka uses for its indexes only, and reads.
@@ -143,8 +143,37 @@ mod tests {
 
     use super::*;
 
+    /// Waits for 300 ms of the time of day, as librdkafka does and as most do, and tells how long that took by a clock that nobody sets.
+    const WAITS: &str = "
+        #include <pthread.h>
+        #include <stdio.h>
+        #include <threads.h>
+        #include <time.h>
+        static long ms(clockid_t clock) {
+            struct timespec now;
+            clock_gettime(clock, &now);
+            return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+        }
+        static struct timespec soon(void) {
+            long at = ms(CLOCK_REALTIME) + 300;
+            return (struct timespec){ .tv_sec = at / 1000, .tv_nsec = at % 1000 * 1000000 };
+        }
+        int main(void) {
+            mtx_t mutex; cnd_t cond;
+            pthread_mutex_t other = PTHREAD_MUTEX_INITIALIZER; pthread_cond_t another = PTHREAD_COND_INITIALIZER;
+            mtx_init(&mutex, mtx_plain); cnd_init(&cond);
+            mtx_lock(&mutex); pthread_mutex_lock(&other);
+            struct timespec until = soon();
+            long from = ms(CLOCK_MONOTONIC);
+            while (cnd_timedwait(&cond, &mutex, &until) != thrd_timedout);
+            long between = ms(CLOCK_MONOTONIC);
+            until = soon();
+            while (pthread_cond_timedwait(&another, &other, &until) == 0);
+            printf(\"%ld %ld\", between - from, ms(CLOCK_MONOTONIC) - between);
+        }";
+
     fn output(shim: &Shim, script: &str) -> String {
-        let output = run(Command::new("sh").args(["-c", script]).envs(shim.environment())).unwrap();
+        let output = run(Command::new("timeout").args(["60", "sh", "-c", script]).envs(shim.environment())).unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
@@ -167,5 +196,19 @@ mod tests {
         output(&shim, &format!("for n in 1 2 3; do sync -d {}; done", file.display()));
         assert_eq!(shim.slow_writes().unwrap(), 3);
         assert!(seconds() >= right);
+    }
+
+    #[test]
+    fn waits_until_a_time_of_day_last_as_long_under_a_clock_that_is_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, program) = (dir.path().join("waits.c"), dir.path().join("waits"));
+        std::fs::write(&source, WAITS).unwrap();
+        assert!(run(Command::new("cc").arg("-o").arg(&program).arg(&source).arg("-lpthread")).unwrap().status.success());
+        let shim = Shim::new(&dir.path().join("control"), Purpose::Clock).unwrap();
+        for off_ms in [0, -43_200_000, 43_200_000] {
+            shim.set_clock(off_ms).unwrap();
+            let lasted = output(&shim, &program.display().to_string());
+            assert!(lasted.split(' ').all(|ms| (299..30_000).contains(&ms.parse::<i64>().unwrap())), "{off_ms}: {lasted}");
+        }
     }
 }
