@@ -1,6 +1,8 @@
 //! Ports on loopback that nobody uses.
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, bail};
 use rand::Rng as _;
@@ -9,16 +11,17 @@ use rand::Rng as _;
 /// moment finds its port free again.
 const RANGE: std::ops::Range<u16> = 15_000..31_000;
 
-/// Tries before giving up: with half of the range in use the chance of needing more is below 1e-60.
-const MAX_TRIES: usize = 200;
-
-/// A port on 127.0.0.1 that is free for TCP and for UDP at this moment.
+/// A port on 127.0.0.1 that is free for TCP and for UDP at this moment, and that this process was not given before, unless it has had all.
+///
+/// What is killed for a while leaves its port, and its peers go on asking there: whoever had the port meanwhile would be taken for it.
 ///
 /// # Errors
 /// When none is found.
 pub fn free_port() -> Result<u16> {
-    for _ in 0..MAX_TRIES {
-        let port = rand::rng().random_range(RANGE);
+    static NEXT: OnceLock<AtomicUsize> = OnceLock::new();
+    let next = NEXT.get_or_init(|| AtomicUsize::new(rand::rng().random_range(0..RANGE.len())));
+    for _ in RANGE {
+        let port = RANGE.start + u16::try_from(next.fetch_add(1, Ordering::Relaxed) % RANGE.len())?;
         if is_free(port) {
             return Ok(port);
         }
@@ -41,4 +44,19 @@ fn is_free(port: u16) -> bool {
     let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, port));
     tcp.is_ok() && udp.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_port_is_given_twice_although_nobody_holds_it() {
+        let given: HashSet<u16> = (0..2000).map(|_| free_port().unwrap()).collect();
+        assert_eq!(given.len(), 2000);
+    }
 }

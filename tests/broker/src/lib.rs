@@ -157,15 +157,15 @@ impl Broker {
         self.server.resume().await
     }
 
-    /// Opens another port of this broker. Clients that come through it are told of this port only, so that closing it parts them from
+    /// Opens another port of this broker; 0 is any that the system gives. Clients that come through it are told of this port only, so that closing it parts them from
     /// the broker at once and for good, as when their process is killed, whatever their threads still try. The door lives on the runtime
     /// that this is called in.
     ///
     /// # Errors
-    /// [`Error::Listen`] when the system has no port.
-    pub async fn open_door(&self) -> Result<Door, Error> {
+    /// [`Error::Listen`] when the port is taken.
+    pub async fn open_door(&self, port: u16) -> Result<Door, Error> {
         let closed = CancellationToken::new();
-        let port = self.server.open_door(closed.clone()).await?;
+        let port = self.server.open_door(port, closed.clone()).await?;
         Ok(Door { port, _closed: closed.drop_guard() })
     }
 

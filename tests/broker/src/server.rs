@@ -152,10 +152,10 @@ impl Server {
         }
     }
 
-    /// Another port of the same broker, until `closed`. Clients that come through it are sent to no other.
-    pub(crate) async fn open_door(self: &Arc<Self>, closed: CancellationToken) -> Result<u16, Error> {
-        let refused = |source| Error::Listen { port: 0, source };
-        let listener = listen(0).await.map_err(refused)?;
+    /// Another port of the same broker (0: any), until `closed`. Clients that come through it are sent to no other.
+    pub(crate) async fn open_door(self: &Arc<Self>, port: u16, closed: CancellationToken) -> Result<u16, Error> {
+        let refused = |source| Error::Listen { port, source };
+        let listener = listen(port).await.map_err(refused)?;
         let port = listener.local_addr().map_err(refused)?.port();
         tokio::spawn(Arc::clone(self).guard(listener, port, closed));
         Ok(port)

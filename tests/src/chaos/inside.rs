@@ -156,14 +156,18 @@ struct InsideScene {
 
 impl InsideScene {
     fn start(certificates: &Certificates, brokers: &Handle, seed: u64) -> Result<(Self, Load)> {
-        let options = |name: &str| BrokerOptions {
-            name: name.to_owned(),
-            auto_create_topics: false,
-            // The shapes have timestamps of long ago.
-            retention_check: Duration::from_secs(86_400),
-            ..BrokerOptions::default()
+        let start = |name: &str| {
+            let options = BrokerOptions {
+                name: name.to_owned(),
+                port: free_port()?,
+                auto_create_topics: false,
+                // The shapes have timestamps of long ago.
+                retention_check: Duration::from_secs(86_400),
+                ..BrokerOptions::default()
+            };
+            Ok::<Broker, anyhow::Error>(brokers.block_on(Broker::start(options))?)
         };
-        let (edge, centre) = (brokers.block_on(Broker::start(options("edge")))?, brokers.block_on(Broker::start(options("centre")))?);
+        let (edge, centre) = (start("edge")?, start("centre")?);
         let patient = |broker: &Broker| Client::new(broker.bootstrap()).with("reconnect.backoff.max.ms", "200");
         let (source, central) = (patient(&edge), patient(&centre));
         let mut load = Load::prepare(&source, PLAN, seed)?;
@@ -193,7 +197,7 @@ impl InsideScene {
     }
 
     fn start_agent(&mut self) -> Result<()> {
-        let door = self.brokers.block_on(self.edge.open_door())?;
+        let door = self.brokers.block_on(self.edge.open_door(free_port()?))?;
         let path = self.dir.path().join("agent.toml");
         let text = format!(
             "site = '{SITE}'\n[collector]\naddress = '{}'\n{}[admin]\nlisten = 'off'\n[kafka]\nbootstrap_servers = '{}'\n\
@@ -222,7 +226,7 @@ impl InsideScene {
     }
 
     fn start_collector(&mut self, index: usize) -> Result<()> {
-        let door = self.brokers.block_on(self.centre.open_door())?;
+        let door = self.brokers.block_on(self.centre.open_door(free_port()?))?;
         let path = self.dir.path().join(format!("collector-{index}.toml"));
         let text = format!(
             "[listen]\naddress = '{}'\n{}[admin]\nlisten = 'off'\n[kafka]\nbootstrap_servers = '{}'\n\

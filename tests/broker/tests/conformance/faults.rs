@@ -41,7 +41,7 @@ fn a_closed_door_parts_its_client_from_the_broker_for_good_and_leaves_its_transa
     let target = Target::embedded();
     let topic = target.topic("door", 1, &[]);
     let broker = target.broker.as_ref().unwrap();
-    let door = target.runtime.block_on(broker.open_door()).unwrap();
+    let door = target.runtime.block_on(broker.open_door(0)).unwrap();
     let reach = || broker.reach(&topic, 0).unwrap();
     let client: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", door.bootstrap()).set("transactional.id", "door").create().unwrap();
