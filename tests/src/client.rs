@@ -22,10 +22,10 @@ mod produce;
 pub use produce::{LoadProducer, base_record};
 
 /// Bound of every single request.
-const REQUEST_LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long a probe of a cluster that may be down waits.
-const PROBE_LIMIT: Duration = Duration::from_millis(1500);
+pub(crate) const PROBE_LIMIT: Duration = Duration::from_millis(1500);
 
 /// What a cluster answers while coordinators or leaders are moving.
 const MOVING: [RDKafkaErrorCode; 5] = [
@@ -170,10 +170,7 @@ impl Client {
     /// # Errors
     /// When the cluster does not answer.
     pub fn topics(&self) -> Result<BTreeMap<String, i32>> {
-        let consumer: BaseConsumer = self.config().create()?;
-        let metadata = once_settled(|| consumer.fetch_metadata(None, REQUEST_LIMIT))?;
-        let count = |topic: &rdkafka::metadata::MetadataTopic| i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
-        Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), count(topic))).collect())
+        topics_known_to(&self.config().create()?)
     }
 
     /// First offset of a partition, and where a `read_committed` reader comes to its end.
@@ -197,23 +194,6 @@ impl Client {
         let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
         let found = partitions.find(|found| found.id() == partition).with_context(|| format!("there is no {topic}-{partition}"))?;
         Ok((Some(found.leader()).filter(|leader| *leader >= 0), found.isr().len()))
-    }
-
-    /// Waits until no transaction is open on a topic. Kafka answers a commit before its markers are written, so a `read_committed` reader
-    /// that comes right after it may not see the last records yet.
-    ///
-    /// # Errors
-    /// When a transaction stays open, or the cluster does not answer.
-    pub fn wait_stable(&self, topic: &str, partitions: i32) -> Result<()> {
-        let reader = |isolation| self.config().set("isolation.level", isolation).create::<BaseConsumer>();
-        let (committed, all) = (reader("read_committed")?, reader("read_uncommitted")?);
-        for partition in 0..partitions {
-            let end = |consumer: &BaseConsumer| consumer.fetch_watermarks(topic, partition, PROBE_LIMIT).ok().map(|(_, end)| end);
-            wait_until(&format!("no transaction is open on {topic}-{partition}"), REQUEST_LIMIT, || {
-                Ok(end(&committed).is_some_and(|stable| Some(stable) == end(&all)))
-            })?;
-        }
-        Ok(())
     }
 
     /// What `group` has committed for the first `partitions` partitions of `topic`; `None` where nothing is.
@@ -310,6 +290,13 @@ fn once_settled<T>(mut ask: impl FnMut() -> Result<T, KafkaError>) -> Result<T> 
         Err(error) => Err(error.into()),
     })?;
     answer.with_context(|| format!("no answer within {REQUEST_LIMIT:?}: {last:?}"))
+}
+
+/// All topics that the cluster knows, with their partition counts.
+pub(crate) fn topics_known_to(consumer: &BaseConsumer) -> Result<BTreeMap<String, i32>> {
+    let metadata = once_settled(|| consumer.fetch_metadata(None, REQUEST_LIMIT))?;
+    let count = |topic: &rdkafka::metadata::MetadataTopic| i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX);
+    Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), count(topic))).collect())
 }
 
 fn options() -> AdminOptions {

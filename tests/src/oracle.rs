@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::client::Client;
 use crate::wait::poll_until;
 use compare::{Verdict, compare};
-use read::read_topic;
+use read::{Reader, read_topic};
 
 /// What was found, summed over partitions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,10 +83,11 @@ pub fn remote_topic(site: &str, topic: &str) -> String {
 /// When a cluster does not answer, or the remote topic has another partition count.
 pub fn judge(source: &Client, centre: &Client, site: &str, topics: &[&str]) -> Result<Report> {
     let mut report = Report::default();
+    let (at_source, at_centre) = (Reader::new(source)?, Reader::new(centre)?);
     for topic in topics {
         let remote = remote_topic(site, topic);
-        let ours = read_topic(source, topic)?;
-        let theirs = read_topic(centre, &remote)?;
+        let ours = at_source.topic(topic)?;
+        let theirs = at_centre.topic(&remote)?;
         ensure!(ours.len() == theirs.len(), "{topic} has {} partitions, {remote} has {}", ours.len(), theirs.len());
         for (partition, (source_log, centre_log)) in ours.iter().zip(&theirs).enumerate() {
             report.add(&format!("{topic}-{partition}"), &compare(source_log, centre_log));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::inside::{Certificates, Outcome, run as run_one};
+use super::schedule::Step;
 use super::tally::Tally;
 use crate::reaper::scratch_dir;
 
@@ -88,7 +89,13 @@ pub fn play(options: FleetOptions, mut tell: impl FnMut(String)) -> Result<Fleet
                     return;
                 }
                 let seed = seed.wrapping_add(index);
-                let outcome = run_one(seed, &certificates, brokers.handle());
+                let tell = |step: &Step| {
+                    // Who plays one wants to see it.
+                    if schedules == 1 {
+                        println!("{:>7.3} s  {} {}", started.elapsed().as_secs_f64(), step.kind, step.moment);
+                    }
+                };
+                let outcome = run_one(seed, &certificates, brokers.handle(), tell);
                 note(&mut report.lock().unwrap_or_else(PoisonError::into_inner), seed, outcome);
             }
         };

@@ -17,7 +17,7 @@ use super::tally::Tally;
 use super::witness::Witness;
 use crate::client::Client;
 use crate::kafka_cluster::{KafkaCluster, KafkaOptions};
-use crate::oracle::syncs::{check_syncs, check_syncs_rise, read_syncs};
+use crate::oracle::syncs::{check_syncs_rise, compare_syncs, read_syncs};
 use crate::oracle::{Report, remote_topic};
 use crate::reaper::Reaper;
 use crate::shim::{Purpose, Shim};
@@ -155,8 +155,9 @@ fn finish(scene: &mut RealScene, watch: Watch, tally: Tally, aborted: u64, seed:
     ensure!(samples > 0, "the local group was never looked at");
     println!("{:>5} s  comparing both sides", started.elapsed().as_secs());
     let report = scene.stage.judge(&topics)?;
-    check_syncs_rise(&read_syncs(&scene.stage.centre, SITE)?)?;
-    let syncs = check_syncs(&scene.stage.source, &scene.stage.centre, SITE, SYNCS_COMPARED, seed)?;
+    let syncs = read_syncs(&scene.stage.centre, SITE)?;
+    check_syncs_rise(&syncs)?;
+    let syncs = compare_syncs(&scene.stage.source, &scene.stage.centre, SITE, &syncs, SYNCS_COMPARED, seed)?;
     ensure!(syncs > SYNCS_COMPARED / 2, "only {syncs} offset syncs could be compared");
     Ok(Outcome { report, tally, aborted, syncs, samples })
 }

@@ -4,12 +4,13 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rdkafka::consumer::Consumer as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, Timestamp, TopicPartitionList};
 
-use crate::client::{Client, Headers, NewRecord};
+use crate::client::{Client, Headers, NewRecord, PROBE_LIMIT, REQUEST_LIMIT, topics_known_to};
+use crate::wait::wait_until;
 
 /// A topic that yields nothing for so long is not going to.
 const SILENCE_LIMIT: Duration = Duration::from_secs(30);
@@ -33,19 +34,7 @@ pub struct Fingerprint {
 /// # Errors
 /// When the topic is missing or the cluster stops answering.
 pub fn read_topic(client: &Client, topic: &str) -> Result<Vec<Vec<Fingerprint>>> {
-    let mut logs = Vec::new();
-    visit_topic(client, topic, |partition, message| {
-        if logs.len() <= partition {
-            logs.resize_with(partition + 1, Vec::new);
-        }
-        if let Some(log) = logs.get_mut(partition) {
-            log.push(fingerprint(message));
-        }
-    })
-    .map(|partitions| {
-        logs.resize_with(partitions, Vec::new);
-        logs
-    })
+    Reader::new(client)?.topic(topic)
 }
 
 /// Reads all committed records of all partitions of `topic` whole: for small topics.
@@ -53,17 +42,7 @@ pub fn read_topic(client: &Client, topic: &str) -> Result<Vec<Vec<Fingerprint>>>
 /// # Errors
 /// When the topic is missing or the cluster stops answering.
 pub fn read_records(client: &Client, topic: &str) -> Result<Vec<Vec<(i64, NewRecord)>>> {
-    let mut logs: Vec<Vec<(i64, NewRecord)>> = Vec::new();
-    let partitions = visit_topic(client, topic, |partition, message| {
-        if logs.len() <= partition {
-            logs.resize_with(partition + 1, Vec::new);
-        }
-        if let Some(log) = logs.get_mut(partition) {
-            log.push((message.offset(), owned(message)));
-        }
-    })?;
-    logs.resize_with(partitions, Vec::new);
-    Ok(logs)
+    Reader::new(client)?.records(topic)
 }
 
 /// The committed record at exactly `offset`; `None` if there is no such record (a hole, a marker, beyond the end).
@@ -71,48 +50,114 @@ pub fn read_records(client: &Client, topic: &str) -> Result<Vec<Vec<(i64, NewRec
 /// # Errors
 /// When the cluster does not answer.
 pub fn read_one(client: &Client, topic: &str, partition: i32, offset: i64) -> Result<Option<NewRecord>> {
-    let consumer = client.reader()?;
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
-    consumer.assign(&list)?;
-    match consumer.poll(SILENCE_LIMIT) {
-        Some(Ok(message)) if message.offset() == offset => Ok(Some(owned(&message))),
-        Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => Ok(None),
-        Some(Err(error)) => Err(error).with_context(|| format!("cannot read {topic}-{partition} at {offset}")),
-        None => bail!("{topic}-{partition} at {offset}: nothing within {SILENCE_LIMIT:?}"),
+    Reader::new(client)?.one(topic, partition, offset)
+}
+
+/// Reads one topic after the other through the same connections: making them takes longer than reading a small topic.
+pub struct Reader {
+    client: Client,
+    consumer: BaseConsumer,
+    /// Asked for the end of a partition, open transactions included.
+    ends: BaseConsumer,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("client", &self.client).finish_non_exhaustive()
     }
 }
 
-/// Calls `visit` for each committed record; returns the partition count.
-fn visit_topic(client: &Client, topic: &str, mut visit: impl FnMut(usize, &BorrowedMessage<'_>)) -> Result<usize> {
-    let partitions = *client.topics()?.get(topic).with_context(|| format!("there is no topic {topic} at {}", client.bootstrap()))?;
-    client.wait_stable(topic, partitions)?;
-    let consumer = client.reader()?;
-    let mut list = TopicPartitionList::new();
-    for partition in 0..partitions {
-        list.add_partition_offset(topic, partition, Offset::Beginning)?;
+impl Reader {
+    /// A reader of a cluster.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the settings.
+    pub fn new(client: &Client) -> Result<Self> {
+        let ends = client.config().set("isolation.level", "read_uncommitted").create()?;
+        Ok(Self { client: client.clone(), consumer: client.reader()?, ends })
     }
-    consumer.assign(&list)?;
-    let mut open: std::collections::BTreeSet<i32> = (0..partitions).collect();
-    let mut heard = Instant::now();
-    while !open.is_empty() {
-        match consumer.poll(Duration::from_millis(200)) {
-            Some(Ok(message)) => {
-                visit(usize::try_from(message.partition())?, &message);
-                heard = Instant::now();
-            }
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                open.remove(&partition);
-                heard = Instant::now();
-            }
-            // librdkafka reconnects by itself; only silence is an end.
-            Some(Err(_)) | None => {}
-        }
-        if heard.elapsed() > SILENCE_LIMIT {
-            bail!("{topic} at {}: partitions {open:?} yield nothing for {SILENCE_LIMIT:?}", client.bootstrap());
-        }
+
+    /// See [`read_topic`].
+    ///
+    /// # Errors
+    /// When the topic is missing or the cluster stops answering.
+    pub fn topic(&self, topic: &str) -> Result<Vec<Vec<Fingerprint>>> {
+        self.logs(topic, fingerprint)
     }
-    Ok(usize::try_from(partitions)?)
+
+    /// See [`read_records`].
+    ///
+    /// # Errors
+    /// When the topic is missing or the cluster stops answering.
+    pub fn records(&self, topic: &str) -> Result<Vec<Vec<(i64, NewRecord)>>> {
+        self.logs(topic, |message| (message.offset(), owned(message)))
+    }
+
+    /// See [`read_one`].
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub fn one(&self, topic: &str, partition: i32, offset: i64) -> Result<Option<NewRecord>> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        self.consumer.assign(&list)?;
+        let found = match self.consumer.poll(SILENCE_LIMIT) {
+            Some(Ok(message)) => Ok((message.offset() == offset).then(|| owned(&message))),
+            Some(Err(KafkaError::PartitionEOF(_))) => Ok(None),
+            Some(Err(error)) => Err(error).with_context(|| format!("cannot read {topic}-{partition} at {offset}")),
+            None => bail!("{topic}-{partition} at {offset}: nothing within {SILENCE_LIMIT:?}"),
+        };
+        self.consumer.unassign()?;
+        found
+    }
+
+    /// What `keep` makes of each committed record, by partition.
+    fn logs<T>(&self, topic: &str, keep: impl Fn(&BorrowedMessage<'_>) -> T) -> Result<Vec<Vec<T>>> {
+        let known = topics_known_to(&self.ends)?;
+        let partitions = *known.get(topic).with_context(|| format!("there is no topic {topic} at {}", self.client.bootstrap()))?;
+        self.wait_stable(topic, partitions)?;
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions {
+            list.add_partition_offset(topic, partition, Offset::Beginning)?;
+        }
+        self.consumer.assign(&list)?;
+        let mut logs: Vec<Vec<T>> = (0..partitions).map(|_| Vec::new()).collect();
+        let mut open: std::collections::BTreeSet<i32> = (0..partitions).collect();
+        let mut heard = Instant::now();
+        while !open.is_empty() {
+            match self.consumer.poll(Duration::from_millis(200)) {
+                Some(Ok(message)) => {
+                    if let Some(log) = logs.get_mut(usize::try_from(message.partition())?) {
+                        log.push(keep(&message));
+                    }
+                    heard = Instant::now();
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    open.remove(&partition);
+                    heard = Instant::now();
+                }
+                // librdkafka reconnects by itself; only silence is an end.
+                Some(Err(_)) | None => {}
+            }
+            if heard.elapsed() > SILENCE_LIMIT {
+                bail!("{topic} at {}: partitions {open:?} yield nothing for {SILENCE_LIMIT:?}", self.client.bootstrap());
+            }
+        }
+        self.consumer.unassign()?;
+        Ok(logs)
+    }
+
+    /// Waits until no transaction is open on a topic. Kafka answers a commit before its markers are written, so a `read_committed` reader
+    /// that comes right after it may not see the last records yet.
+    fn wait_stable(&self, topic: &str, partitions: i32) -> Result<()> {
+        for partition in 0..partitions {
+            let end = |consumer: &BaseConsumer| consumer.fetch_watermarks(topic, partition, PROBE_LIMIT).ok().map(|(_, end)| end);
+            wait_until(&format!("no transaction is open on {topic}-{partition}"), REQUEST_LIMIT, || {
+                Ok(end(&self.consumer).is_some_and(|stable| Some(stable) == end(&self.ends)))
+            })?;
+        }
+        Ok(())
+    }
 }
 
 fn fingerprint(message: &BorrowedMessage<'_>) -> Fingerprint {

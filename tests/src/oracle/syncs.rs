@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use spillway_proto::mm2::OffsetSync;
 
-use super::read::{read_one, read_records};
+use super::read::{Reader, read_records};
 use super::remote_topic;
 use crate::client::Client;
 
@@ -40,16 +40,25 @@ pub fn read_syncs(centre: &Client, site: &str) -> Result<Vec<OffsetSync>> {
 /// # Errors
 /// The first sync that points to another record, or to none at the centre.
 pub fn check_syncs(source: &Client, centre: &Client, site: &str, samples: usize, seed: u64) -> Result<usize> {
-    let syncs = read_syncs(centre, site)?;
+    compare_syncs(source, centre, site, &read_syncs(centre, site)?, samples, seed)
+}
+
+/// Like [`check_syncs`], of syncs that were read already.
+///
+/// # Errors
+/// The first sync that points to another record, or to none at the centre.
+pub fn compare_syncs(source: &Client, centre: &Client, site: &str, syncs: &[OffsetSync], samples: usize, seed: u64) -> Result<usize> {
+    let (at_source, at_centre) = (Reader::new(source)?, Reader::new(centre)?);
     let mut rng = StdRng::seed_from_u64(seed);
     let mut compared = 0;
     for sync in syncs.choose_multiple(&mut rng, samples) {
         let topic = sync.source.topic.as_str();
         let partition = sync.source.partition.to_kafka();
         let (upstream, downstream) = (sync.upstream.to_kafka(), sync.downstream.to_kafka());
-        let central = read_one(centre, &remote_topic(site, topic), partition, downstream)?
+        let central = at_centre
+            .one(&remote_topic(site, topic), partition, downstream)?
             .with_context(|| format!("sync {topic}-{partition} {upstream} -> {downstream}: no record at the centre (seed {seed})"))?;
-        let Some(original) = read_one(source, topic, partition, upstream)? else { continue };
+        let Some(original) = at_source.one(topic, partition, upstream)? else { continue };
         ensure!(central == original, "sync {topic}-{partition} {upstream} -> {downstream}: different records (seed {seed})");
         compared += 1;
     }
