@@ -91,7 +91,7 @@ pub enum Command {
         merge: bool,
         /// Run the target on this input only, and print its steps
         #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "merge"])]
-        replay: Option<std::path::PathBuf>,
+        replay: Option<PathBuf>,
     },
     /// Run Apache Kafka as edge and as centre, in the background
     Kafka {
