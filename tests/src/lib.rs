@@ -7,7 +7,7 @@
 //! | [`kafka_cmd`] | `lab kafka up` and `down` |
 //! | [`smoke`] | `lab smoke`: an agent built for another processor, under an emulator |
 //! | [`test_cmd`], [`build`] | `lab test`, and calling cargo |
-//! | [`bench`] | `lab bench`: throughput, cost and latency beside MirrorMaker 2 |
+//! | [`mod@bench`] | `lab bench`: throughput, cost and latency beside MirrorMaker 2 |
 //! | [`fuzz`] | `lab fuzz` |
 //! | [`stage`] | a whole deployment of the real binaries |
 //! | [`chaos`] | `lab chaos`: seeded faults against exactly-once, on real Kafka and in this process |
