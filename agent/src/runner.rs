@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use spillway_agent_core::ledger::{self, Ledger};
 use spillway_agent_core::redial::{Attempt, Redial};
+use spillway_agent_core::silence::Silence;
 use spillway_agent_core::topics::Topics;
 use spillway_config::AgentConfig;
 use spillway_link::{Explanation, LinkClient};
@@ -143,6 +144,7 @@ struct Runner {
     link_trouble: Option<String>,
     gaps: VecDeque<GapStatus>,
     last_ack: Option<Instant>,
+    silence: Silence,
     wire: (u64, u64),
     drain: Option<Drain>,
 }
@@ -189,6 +191,7 @@ impl Runner {
             link_trouble: None,
             gaps: VecDeque::new(),
             last_ack: None,
+            silence: Silence::new(now),
             wire: (0, 0),
             drain: None,
             parts,

@@ -4,5 +4,6 @@ pub mod batcher;
 pub mod lane;
 pub mod ledger;
 pub mod redial;
+pub mod silence;
 pub mod start;
 pub mod topics;

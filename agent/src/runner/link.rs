@@ -71,6 +71,7 @@ impl Runner {
         }
         self.parts.metrics.link_up.set(1);
         (self.link_trouble, self.sending, self.session_since) = (None, 0, Instant::now());
+        self.silence.end(self.session_since);
         self.questions.clear();
         let largest_raw = usize::try_from(welcome.max_frame_raw_bytes).unwrap_or(usize::MAX).min(limits::MAX_FRAME_RAW_BYTES);
         let in_flight = usize::try_from(welcome.max_in_flight_bytes).unwrap_or(usize::MAX);
@@ -131,6 +132,7 @@ impl Runner {
 
     fn on_message(&mut self, message: CollectorMessage) -> Result<(), ledger::Error> {
         let now = Instant::now();
+        self.silence.end(now);
         match message {
             CollectorMessage::Resume { lane, resume } => match self.ledger.resume(lane, resume, now)? {
                 Resumed::Begin(source) => self.ask(lane, *source, resume),

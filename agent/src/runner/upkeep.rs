@@ -50,6 +50,7 @@ impl Runner {
             self.commit(now);
         }
         self.tell_linger()?;
+        self.ask_for_life(now);
         self.step_metrics();
         self.post();
         Ok(())
@@ -145,6 +146,18 @@ impl Runner {
             && self.sending == 0
         {
             drain.flushed = session.say(AgentMessage::Flush);
+        }
+    }
+
+    /// A flush costs nothing where there is nothing to commit, and whoever has no session of ours answers it with a reset.
+    fn ask_for_life(&mut self, now: Instant) {
+        let Some(session) = &self.session else {
+            return;
+        };
+        if self.ledger.is_empty() {
+            self.silence.end(now);
+        } else if self.silence.must_ask(now) {
+            session.say(AgentMessage::Flush);
         }
     }
 

@@ -29,6 +29,7 @@ pub(crate) struct State {
     /// The codes by which the agent ended sessions.
     pub(crate) closes: Vec<CloseCode>,
     pub(crate) holds: usize,
+    pub(crate) flushes: usize,
     held: Vec<Lane>,
     refused: Option<(Source, u64)>,
     cut_after: usize,
@@ -201,7 +202,8 @@ async fn session(connection: Connection, state: Arc<Mutex<State>>, mut orders: b
                     let answer = session.open(open);
                     say(&mut send, answer).await;
                 }
-                Some(AgentMessage::CloseLane(_) | AgentMessage::Flush | AgentMessage::Ignored(_)) => {}
+                Some(AgentMessage::Flush) => lock(&session.state).flushes += 1,
+                Some(AgentMessage::CloseLane(_) | AgentMessage::Ignored(_)) => {}
                 None => return,
             },
             Some((seq, bytes)) = frames.recv() => {

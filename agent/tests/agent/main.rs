@@ -214,3 +214,20 @@ async fn a_drain_without_acks_ends_at_its_deadline_and_says_what_is_left() {
     assert_eq!(ended.unacked_records, 20);
     assert_eq!(site.committed("a", 0), None, "not one was acknowledged");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_waits_for_acks_asks_whether_somebody_is_there() {
+    let centre = Centre::start().await;
+    let mut site = Site::start(&centre).await;
+    site.create("a", 1).await;
+    let agent = site.agent("[shutdown]\ndeadline = '1s'\n");
+    site.produce("a", 20, 20);
+    centre.wait("the records", |state| state.next("a", 0) == Some(20)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(centre.state().flushes, 0, "nothing is waited for: a quiet line stays quiet");
+    centre.withhold_acks(true);
+    site.produce("a", 20, 20);
+    // QUIC has nothing to repeat: all of it has arrived.
+    centre.wait("questions", |state| state.flushes >= 2).await;
+    agent.stop().await.unwrap();
+}

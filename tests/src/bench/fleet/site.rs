@@ -4,12 +4,13 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream};
 use spillway_agent_core::redial::Redial;
+use spillway_agent_core::silence::Silence;
 use spillway_link::{Identity, LinkClient, LinkSettings, RateCap};
 use spillway_proto::close::Disposition;
 use spillway_proto::codec::put_varint;
@@ -93,6 +94,7 @@ struct Session<'b> {
     acked: NextOffset,
     /// Ends of the frames under way.
     under_way: VecDeque<NextOffset>,
+    silence: Silence,
 }
 
 impl<'b> Session<'b> {
@@ -102,7 +104,8 @@ impl<'b> Session<'b> {
         let workload = Workload::named("telemetry-200").context("no such workload")?;
         let (maker, compressor) = (Maker::new(workload), Compressor::new(3)?);
         let (next, acked, under_way) = (None, NextOffset::ZERO, VecDeque::new());
-        let mut session = Self { connection, send, board, maker, compressor, frames: 0, next, acked, under_way };
+        let silence = Silence::new(Instant::now());
+        let mut session = Self { connection, send, board, maker, compressor, frames: 0, next, acked, under_way, silence };
         let software = "lab".to_owned();
         session.say(&AgentMessage::Hello(Hello { min_version: message::MIN_VERSION, max_version: message::VERSION, software })).await?;
         let mut buffer = MessageBuffer::default();
@@ -133,10 +136,24 @@ impl<'b> Session<'b> {
                 self.send_records().await?;
             }
             tokio::select! {
-                chunk = receive.read_chunk(READ_BYTES, true) => buffer.push(&chunk?.context("the control stream ended")?.bytes),
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                chunk = receive.read_chunk(READ_BYTES, true) => {
+                    buffer.push(&chunk?.context("the control stream ended")?.bytes);
+                    self.silence.end(Instant::now());
+                }
+                () = tokio::time::sleep(LOOK_EVERY) => self.ask_for_life().await?,
             }
         }
+    }
+
+    /// As the agent does while it waits for acks.
+    async fn ask_for_life(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if self.under_way.is_empty() {
+            self.silence.end(now);
+        } else if self.silence.must_ask(now) {
+            self.say(&AgentMessage::Flush).await?;
+        }
+        Ok(())
     }
 
     fn may_send(&self) -> bool {
