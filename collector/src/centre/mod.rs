@@ -85,6 +85,11 @@ impl Centre {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner).take(now, wait)
     }
 
+    /// Whether every place for openings is taken: more sites wait, as after a collector's restart.
+    pub fn is_crowded(&self) -> bool {
+        self.openings.available_permits() == 0
+    }
+
     /// Whether the central Kafka answered when it was last asked.
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)

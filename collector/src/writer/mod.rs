@@ -250,6 +250,7 @@ impl Writer {
             self.answer_opens()?;
         }
         let now = Instant::now();
+        self.pacer.step_aside(self.centre.is_crowded());
         if self.may_fill() && self.pacer.not_before().is_none_or(|time| time <= now) {
             self.fill()?;
         }
