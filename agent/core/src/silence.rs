@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Silence before the first question. Longer than a restart of the collector takes to answer at all and than a commit takes on a busy centre.
+/// Silence before the first question. Much longer than a busy site waits for its next ack (`transactions.interval`, a quarter of a second by default).
 const FIRST: Duration = Duration::from_secs(2);
 
 /// Silence before a further question, at most: it doubles with each, because a centre that is down for hours makes a collector silent too.
@@ -25,13 +25,17 @@ impl Silence {
         Self { since: now, wait: FIRST }
     }
 
-    /// The collector said something, or there is nothing to wait for.
+    /// The collector said something.
     pub fn end(&mut self, now: Instant) {
         *self = Self::new(now);
     }
 
-    /// Whether it has lasted long enough to ask now. True once for each question.
-    pub fn must_ask(&mut self, now: Instant) -> bool {
+    /// Whether it has lasted long enough to ask now; `waits` tells whether acks are waited for, without which silence is no matter. To be
+    /// called about once a second. True once for each question.
+    pub fn must_ask(&mut self, now: Instant, waits: bool) -> bool {
+        if !waits {
+            self.end(now);
+        }
         if now.saturating_duration_since(self.since) < self.wait {
             return false;
         }
@@ -48,7 +52,7 @@ mod tests {
     fn asks_after_two_seconds_and_then_ever_more_rarely() {
         let begun = Instant::now();
         let mut silence = Silence::new(begun);
-        let asked: Vec<_> = (0..200).filter(|&second| silence.must_ask(begun + Duration::from_secs(second))).collect();
+        let asked: Vec<_> = (0..200).filter(|&second| silence.must_ask(begun + Duration::from_secs(second), true)).collect();
         assert_eq!(asked, [2, 6, 14, 30, 62, 94, 126, 158, 190]);
     }
 
@@ -57,9 +61,18 @@ mod tests {
         let begun = Instant::now();
         let at = |second| begun + Duration::from_secs(second);
         let mut silence = Silence::new(begun);
-        assert!(silence.must_ask(at(2)));
+        assert!(silence.must_ask(at(2), true));
         silence.end(at(3));
-        assert!(!silence.must_ask(at(4)));
-        assert!(silence.must_ask(at(5)));
+        assert!(!silence.must_ask(at(4), true));
+        assert!(silence.must_ask(at(5), true));
+    }
+
+    #[test]
+    fn whoever_waits_for_nothing_asks_nothing() {
+        let begun = Instant::now();
+        let mut silence = Silence::new(begun);
+        assert!((0..100).all(|second| !silence.must_ask(begun + Duration::from_secs(second), false)));
+        assert!(!silence.must_ask(begun + Duration::from_secs(100), true), "what was silent before does not count");
+        assert!(silence.must_ask(begun + Duration::from_secs(101), true));
     }
 }

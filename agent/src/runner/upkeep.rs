@@ -151,12 +151,9 @@ impl Runner {
 
     /// A flush costs nothing where there is nothing to commit, and whoever has no session of ours answers it with a reset.
     fn ask_for_life(&mut self, now: Instant) {
-        let Some(session) = &self.session else {
-            return;
-        };
-        if self.ledger.is_empty() {
-            self.silence.end(now);
-        } else if self.silence.must_ask(now) {
+        if let Some(session) = &self.session
+            && self.silence.must_ask(now, !self.ledger.is_empty())
+        {
             session.say(AgentMessage::Flush);
         }
     }

@@ -283,7 +283,9 @@ impl Writer {
             return Some(Instant::now());
         }
         if self.may_fill() {
-            return Some(self.pacer.not_before().unwrap_or_else(Instant::now));
+            // Looked at anew once an interval: those that we stepped aside for may be through long before.
+            let now = Instant::now();
+            return Some(self.pacer.not_before().map_or(now, |time| time.min(now + self.pacer.interval())));
         }
         let idle = self.producer.is_some().then(|| self.last_used + self.centre.transactions.idle_close);
         [self.pacer.due(), self.syncs.deadline(), idle].into_iter().flatten().min()

@@ -147,10 +147,7 @@ impl<'b> Session<'b> {
 
     /// As the agent does while it waits for acks.
     async fn ask_for_life(&mut self) -> Result<()> {
-        let now = Instant::now();
-        if self.under_way.is_empty() {
-            self.silence.end(now);
-        } else if self.silence.must_ask(now) {
+        if self.silence.must_ask(Instant::now(), !self.under_way.is_empty()) {
             self.say(&AgentMessage::Flush).await?;
         }
         Ok(())
