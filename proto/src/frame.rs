@@ -31,6 +31,10 @@ pub enum GapReason {
     Truncated,
     /// The topic was deleted and made anew; `first` counts in the old incarnation, `next` in the new one.
     TopicRecreated,
+    /// The agent dropped them by policy, because its spill was full.
+    Dropped,
+    /// The agent's spill was damaged, and the source had removed them by then.
+    Damaged,
     /// A reason that this version does not know.
     Other(u8),
 }
@@ -42,6 +46,8 @@ impl GapReason {
             Self::Retention => 1,
             Self::Truncated => 2,
             Self::TopicRecreated => 3,
+            Self::Dropped => 4,
+            Self::Damaged => 5,
             Self::Other(code) => code,
         }
     }
@@ -52,6 +58,8 @@ impl GapReason {
             1 => Self::Retention,
             2 => Self::Truncated,
             3 => Self::TopicRecreated,
+            4 => Self::Dropped,
+            5 => Self::Damaged,
             other => Self::Other(other),
         }
     }
@@ -62,6 +70,8 @@ impl GapReason {
             Self::Retention => "retention",
             Self::Truncated => "truncated",
             Self::TopicRecreated => "topic_recreated",
+            Self::Dropped => "dropped",
+            Self::Damaged => "damaged",
             Self::Other(_) => "other",
         }
     }

@@ -74,6 +74,14 @@ fn frame(value: &[u8]) -> EncodedFrame {
     builder.encode(&mut Compressor::new(3).unwrap())
 }
 
+/// What an agent says whose spill was full, or damaged.
+fn spill_gaps() -> EncodedFrame {
+    let mut builder = FrameBuilder::new();
+    builder.gap(Lane(1), next(5), next(9), GapReason::Dropped);
+    builder.gap(Lane(2), next(70), next(1 << 40), GapReason::Damaged);
+    builder.encode(&mut Compressor::new(3).unwrap())
+}
+
 fn all() -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     let mut add = |name: &str, bytes: Vec<u8>| assert!(all.insert(name.to_owned(), bytes).is_none(), "{name} twice");
@@ -89,6 +97,7 @@ fn all() -> BTreeMap<String, Vec<u8>> {
     }
     add("frame.stored", frame(b"v").bytes.to_vec());
     add("frame.zstd", frame(&b"temperature ".repeat(40)).bytes.to_vec());
+    add("frame.spill_gaps", spill_gaps().bytes.to_vec());
     add("progress.position.key", ProgressKey::Position { site: site(), source: source() }.encode());
     add("progress.position.value", Position { topic_id: TopicId([0xab; 16]), next: next(1005) }.encode());
     add("progress.session.key", ProgressKey::Session { site: site() }.encode());

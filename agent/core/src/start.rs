@@ -57,7 +57,9 @@ impl Gap {
     /// log: what the centre holds from `next` on is no longer in the source).
     pub fn lost(&self) -> Option<(NextOffset, NextOffset)> {
         match self.reason {
-            GapReason::Retention => Some((self.first, NextOffset::new(self.next.value().saturating_sub(1))?)),
+            GapReason::Retention | GapReason::Dropped | GapReason::Damaged => {
+                Some((self.first, NextOffset::new(self.next.value().saturating_sub(1))?))
+            }
             GapReason::Truncated | GapReason::TopicRecreated | GapReason::Other(_) => None,
         }
     }
@@ -65,7 +67,7 @@ impl Gap {
     /// How many offsets were lost, 0 where that is not known. Holes count: nobody can tell any more whether they were records.
     pub fn lost_count(&self) -> u64 {
         match self.reason {
-            GapReason::Retention => self.next.value().saturating_sub(self.first.value()),
+            GapReason::Retention | GapReason::Dropped | GapReason::Damaged => self.next.value().saturating_sub(self.first.value()),
             GapReason::Truncated | GapReason::TopicRecreated | GapReason::Other(_) => 0,
         }
     }
