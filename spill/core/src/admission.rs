@@ -1,0 +1,158 @@
+//! What happens to a frame when the spill is full.
+//!
+//! Full is: more bytes than `max_bytes`, less free disk than `min_free_disk`, or data older than `max_age`.
+
+use std::time::Duration;
+
+use crate::entry::Class;
+
+/// What a class does when the spill is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Wait: the source is not read meanwhile. Nothing is lost as long as the source's retention lasts.
+    Block,
+    /// The oldest generation of the class makes room.
+    DropOldest,
+    /// What comes is not stored.
+    DropNewest,
+}
+
+/// How much may be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of all files of the spill. At least 8 MiB.
+    pub max_bytes: u64,
+    /// Free bytes that the file system keeps.
+    pub min_free_disk: u64,
+    /// Oldest data; `None`: any age.
+    pub max_age: Option<Duration>,
+}
+
+/// How full it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fill {
+    /// Bytes of all files of the spill.
+    pub disk_bytes: u64,
+    /// Free bytes of the file system.
+    pub free_disk: u64,
+    /// Age of the oldest frame of the class.
+    pub oldest: Option<Duration>,
+}
+
+/// A class that could make room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Victim {
+    /// The class.
+    pub class: Class,
+    /// What it does when the spill is full.
+    pub policy: Policy,
+    /// Age of its oldest frame.
+    pub age: Duration,
+}
+
+/// Why the spill takes no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// `max_bytes` is reached.
+    Bytes,
+    /// `min_free_disk` is reached.
+    Disk,
+    /// `max_age` is reached.
+    Age,
+}
+
+impl Full {
+    /// Stable name for logs and metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bytes => "max_bytes",
+            Self::Disk => "min_free_disk",
+            Self::Age => "max_age",
+        }
+    }
+}
+
+/// What happens to the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is stored.
+    Admit,
+    /// The oldest generation of this class makes room; then ask again.
+    DropOldest(Class),
+    /// It is not stored, and what it holds is a gap.
+    DropNewest(Full),
+    /// It waits.
+    Block(Full),
+}
+
+/// Decides about a frame of `bytes` of a class. `victims` are the classes that hold anything.
+pub fn decide(bytes: u64, policy: Policy, class: Class, limits: &Limits, fill: &Fill, victims: &[Victim]) -> Verdict {
+    let Some(full) = full(bytes, limits, fill) else {
+        return Verdict::Admit;
+    };
+    if policy == Policy::DropNewest {
+        return Verdict::DropNewest(full);
+    }
+    let willing = |victim: &&Victim| victim.policy == Policy::DropOldest;
+    let own = victims.iter().filter(willing).find(|victim| victim.class == class);
+    // What may wait goes before what may be dropped: a class that said so makes room for others. Not because of the others' age.
+    let other = victims.iter().filter(willing).filter(|_| full != Full::Age).max_by_key(|victim| victim.age);
+    match own.or(other) {
+        Some(victim) => Verdict::DropOldest(victim.class),
+        None => Verdict::Block(full),
+    }
+}
+
+fn full(bytes: u64, limits: &Limits, fill: &Fill) -> Option<Full> {
+    if fill.disk_bytes.saturating_add(bytes) > limits.max_bytes {
+        return Some(Full::Bytes);
+    }
+    if fill.free_disk < limits.min_free_disk.saturating_add(bytes) {
+        return Some(Full::Disk);
+    }
+    let (oldest, most) = (fill.oldest?, limits.max_age?);
+    (oldest > most).then_some(Full::Age)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const LIMITS: Limits = Limits { max_bytes: 100, min_free_disk: 50, max_age: Some(Duration::from_secs(60)) };
+    const FILL: Fill = Fill { disk_bytes: 90, free_disk: 1000, oldest: Some(Duration::from_secs(60)) };
+
+    fn class(number: u8) -> Class {
+        Class::new(number).unwrap()
+    }
+
+    fn victim(number: u8, policy: Policy, age: u64) -> Victim {
+        Victim { class: class(number), policy, age: Duration::from_secs(age) }
+    }
+
+    #[test]
+    fn each_limit_is_met_exactly() {
+        let ask = |bytes, fill: &Fill| decide(bytes, Policy::Block, class(0), &LIMITS, fill, &[]);
+        assert_eq!(ask(10, &FILL), Verdict::Admit);
+        assert_eq!(ask(11, &FILL), Verdict::Block(Full::Bytes));
+        assert_eq!(ask(10, &Fill { free_disk: 60, ..FILL }), Verdict::Admit);
+        assert_eq!(ask(10, &Fill { free_disk: 59, ..FILL }), Verdict::Block(Full::Disk));
+        assert_eq!(ask(10, &Fill { oldest: Some(Duration::from_secs(61)), ..FILL }), Verdict::Block(Full::Age));
+    }
+
+    #[test]
+    fn the_policy_decides_who_pays() {
+        let victims = [victim(0, Policy::Block, 99), victim(1, Policy::DropOldest, 5), victim(2, Policy::DropOldest, 9)];
+        let ask = |number, policy| decide(11, policy, class(number), &LIMITS, &FILL, &victims);
+        assert_eq!(ask(1, Policy::DropOldest), Verdict::DropOldest(class(1)), "its own first");
+        assert_eq!(ask(0, Policy::Block), Verdict::DropOldest(class(2)), "the oldest of those that said so");
+        assert_eq!(ask(3, Policy::DropNewest), Verdict::DropNewest(Full::Bytes));
+        assert_eq!(decide(11, Policy::DropOldest, class(1), &LIMITS, &FILL, &victims[..1]), Verdict::Block(Full::Bytes), "nothing to drop");
+        let old = Fill { disk_bytes: 0, oldest: Some(Duration::from_secs(61)), ..FILL };
+        assert_eq!(
+            decide(1, Policy::Block, class(0), &LIMITS, &old, &victims),
+            Verdict::Block(Full::Age),
+            "others' data does not make it younger"
+        );
+    }
+}

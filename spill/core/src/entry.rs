@@ -1,0 +1,142 @@
+//! What is stored: a frame, and its identity, which says of each section which offsets of which partition it holds.
+//!
+//! The identity makes a frame self-describing after a restart, when the lane numbers inside it mean nothing any more. It is kept twice, in the
+//! index and with the frame's bytes, so that a damaged copy of either leaves the other to say what was lost.
+
+use std::fmt;
+
+use bytes::Bytes;
+use spillway_proto::frame::SectionKind;
+#[cfg(doc)]
+use spillway_proto::limits;
+use spillway_proto::{TopicId, TopicPartition};
+
+mod codec;
+
+pub use codec::next_offset;
+
+/// Number of an entry in the store, from 1, in the order in which they were appended; never given twice while the store holds anything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryId(pub u64);
+
+impl EntryId {
+    /// Before every entry.
+    pub const ZERO: Self = Self(0);
+
+    /// The entry after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Topics that share a policy for a full spill; each has generations of its own, so that one can be dropped without the other. 0 to 7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Class(u8);
+
+impl Class {
+    /// The class of topics without a rule.
+    pub const DEFAULT: Self = Self(0);
+
+    /// Most classes. Each has an open generation with its own buffers.
+    pub const MAX: u8 = 8;
+
+    /// `None` from [`Self::MAX`] on.
+    pub fn new(number: u8) -> Option<Self> {
+        (number < Self::MAX).then_some(Self(number))
+    }
+
+    /// The plain number.
+    pub fn number(self) -> u8 {
+        self.0
+    }
+}
+
+/// A stretch of a partition's life in which offsets only go up: a truncated log or a topic made anew begins another line. Numbered from 0 by the
+/// store; offsets of different lines cannot be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Line(pub u32);
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A section of a frame, named by its partition and not by a lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSection {
+    /// The source partition.
+    pub partition: TopicPartition,
+    /// The topic's id.
+    pub topic_id: TopicId,
+    /// How many partitions the topic had.
+    pub partition_count: u32,
+    /// Set by the store when the entry is appended.
+    pub line: Line,
+    /// What it says.
+    pub kind: SectionKind,
+}
+
+/// What an entry holds. Its sections are those of its frame, in the same order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Which topics they are.
+    pub class: Class,
+    /// When the frame was built, milliseconds since 1970.
+    pub created_ms: i64,
+    /// The sections, at most [`limits::MAX_SECTIONS`].
+    pub sections: Vec<StoredSection>,
+    /// Length of the frame, in bytes.
+    pub frame_bytes: u32,
+    /// CRC-32C of the frame.
+    pub frame_crc: u32,
+}
+
+/// A frame to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Which topics they are.
+    pub class: Class,
+    /// When the frame was built, milliseconds since 1970.
+    pub created_ms: i64,
+    /// The frame's sections in order. [`StoredSection::line`] is set by the store, except in a refill.
+    pub sections: Vec<StoredSection>,
+    /// The frame holds offsets that were lost and read again: they belong between others of their line.
+    pub refill: bool,
+    /// The encoded frame.
+    pub frame: Bytes,
+}
+
+impl Entry {
+    /// Upper bound of the bytes that it takes on disk.
+    pub fn stored_bytes(&self) -> u64 {
+        (self.frame.len() + self.sections.len() * MAX_STORED_SECTION_BYTES + 64) as u64
+    }
+}
+
+/// An estimate for a section's identity, kept twice.
+const MAX_STORED_SECTION_BYTES: usize = 128;
+
+impl Identity {
+    /// Records of all sections.
+    pub fn records(&self) -> u64 {
+        self.sections.iter().map(|section| section.records()).sum()
+    }
+}
+
+impl StoredSection {
+    /// Records that it holds.
+    pub fn records(&self) -> u64 {
+        match self.kind {
+            SectionKind::Data { records, .. } => u64::from(records),
+            SectionKind::Gap { .. } | SectionKind::Start { .. } => 0,
+        }
+    }
+}
