@@ -22,6 +22,8 @@ use crate::limits;
 use crate::record::{RecordReader, RecordWriter};
 use crate::types::{Lane, NextOffset};
 
+mod lanes;
+
 /// Why offsets of a source partition will never reach the centre.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum GapReason {
@@ -271,19 +273,10 @@ impl FrameBuilder {
     /// Compresses and encodes. The builder is empty afterwards and keeps its buffers.
     pub fn encode(&mut self, compressor: &mut Compressor) -> EncodedFrame {
         let (codec, body) = compressor.compress(&self.raw);
-        let mut out = Vec::with_capacity(body.len() + self.sections.len() * limits::MAX_SECTION_HEADER_BYTES + 64);
-        out.push(FORMAT);
-        out.push(codec.code());
-        put_varint(&mut out, self.sections.len() as u64);
-        for section in &self.sections {
-            put_section(&mut out, section);
-        }
-        put_bytes(&mut out, &body);
-        let crc = crc32c::crc32c(&out);
-        out.extend_from_slice(&crc.to_le_bytes());
+        let bytes = assemble(codec, &self.sections, &body);
         let raw_length = self.raw.len();
         self.raw.clear();
-        EncodedFrame { sections: std::mem::take(&mut self.sections), raw_length, bytes: Bytes::from(out) }
+        EncodedFrame { sections: std::mem::take(&mut self.sections), raw_length, bytes }
     }
 }
 
@@ -303,6 +296,20 @@ const CRC_BYTES: usize = 4;
 const KIND_DATA: u8 = 0;
 const KIND_GAP: u8 = 1;
 const KIND_START: u8 = 2;
+
+fn assemble(codec: Codec, sections: &[Section], body: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(body.len() + sections.len() * limits::MAX_SECTION_HEADER_BYTES + 64);
+    out.push(FORMAT);
+    out.push(codec.code());
+    put_varint(&mut out, sections.len() as u64);
+    for section in sections {
+        put_section(&mut out, section);
+    }
+    put_bytes(&mut out, body);
+    let crc = crc32c::crc32c(&out);
+    out.extend_from_slice(&crc.to_le_bytes());
+    Bytes::from(out)
+}
 
 fn verify_checksum(bytes: &[u8], checked: usize) -> Result<(), DecodeError> {
     let (covered, crc) = bytes.split_at_checked(checked).unwrap_or_default();

@@ -92,6 +92,21 @@ fn message() -> impl Strategy<Value = CollectorMessage> {
 
 proptest! {
     #[test]
+    fn other_lanes_change_nothing_else(sections in sections(), lanes in vec(any::<u32>(), 12)) {
+        let before = encode(&sections);
+        let lanes = &lanes[..before.sections.len()];
+        let relabelled = Frame::decode(before.bytes.clone(), MAX_RAW).unwrap().with_lanes(lanes.iter().map(|lane| Lane(*lane)));
+        let found = Frame::decode(relabelled.bytes.clone(), MAX_RAW).unwrap();
+        prop_assert_eq!(found.sections(), &relabelled.sections[..]);
+        for ((section, lane), before) in found.sections().iter().zip(lanes).zip(&before.sections) {
+            prop_assert_eq!((section.lane.0, section.kind), (*lane, before.kind));
+        }
+        prop_assert_eq!((found.raw_length(), relabelled.raw_length), (before.raw_length, before.raw_length));
+        let back = found.with_lanes(before.sections.iter().map(|section| section.lane));
+        prop_assert_eq!(back.bytes, before.bytes);
+    }
+
+    #[test]
     fn records_come_back_as_they_were(sections in sections()) {
         let encoded = encode(&sections);
         let frame = Frame::decode(encoded.bytes.clone(), MAX_RAW).unwrap();
