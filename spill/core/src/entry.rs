@@ -132,6 +132,11 @@ impl Identity {
 }
 
 impl StoredSection {
+    /// True when it holds no offset: what a frame has of a partition that stands still counts for nothing.
+    pub fn is_void(&self) -> bool {
+        matches!(self.kind, SectionKind::Data { first, next, .. } if first == next)
+    }
+
     /// Records that it holds.
     pub fn records(&self) -> u64 {
         match self.kind {

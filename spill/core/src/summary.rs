@@ -107,7 +107,7 @@ impl Summary {
             self.frame_bytes += u64::from(identity.frame_bytes);
             self.oldest_ms = Some(self.oldest_ms.map_or(identity.created_ms, |oldest| oldest.min(identity.created_ms)));
         }
-        for section in &identity.sections {
+        for section in identity.sections.iter().filter(|section| !section.is_void()) {
             self.span(sources.key(section), span_of(section, lost));
         }
     }
@@ -175,5 +175,38 @@ pub fn span_of(section: &StoredSection, lost: bool) -> Span {
         SectionKind::Data { first, next, .. } => Span { line, what: if lost { What::Lost } else { What::Data }, first, next },
         SectionKind::Gap { first, next, reason } => Span { line, what: What::Gap(reason), first, next },
         SectionKind::Start { next } => Span { line, what: What::Start, first: next, next },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use spillway_proto::{Partition, TopicName};
+
+    use super::*;
+    use crate::entry::Class;
+
+    fn section(first: u64, next: u64) -> StoredSection {
+        let offset = |value| NextOffset::new(value).unwrap();
+        let kind = SectionKind::Data { first: offset(first), next: offset(next), records: (next - first) as u32, raw_length: 9 };
+        let partition = TopicPartition { topic: TopicName::parse("t").unwrap(), partition: Partition::FIRST };
+        StoredSection { partition, topic_id: TopicId([1; 16]), partition_count: 1, line: Line(0), kind }
+    }
+
+    fn spans(list: &[(u64, u64)]) -> Vec<(u64, u64, What)> {
+        let (mut summary, mut sources) = (Summary::default(), Sources::default());
+        for (n, (first, next)) in list.iter().enumerate() {
+            let sections = vec![section(*first, *next)];
+            let identity = Identity { class: Class::DEFAULT, created_ms: 5, sections, frame_bytes: 10, frame_crc: 0 };
+            summary.add(EntryId(n as u64 + 1), &identity, false, &mut sources);
+        }
+        assert_eq!(summary.entries, list.len() as u64);
+        summary.spans().map(|(_, span)| (span.first.value(), span.next.value(), span.what)).collect()
+    }
+
+    #[test]
+    fn what_joins_is_one_span_and_what_is_void_is_none() {
+        assert_eq!(spans(&[(0, 5), (5, 9), (12, 20)]), [(0, 9, What::Data), (12, 20, What::Data)]);
+        assert_eq!(spans(&[(7, 7), (7, 9), (30, 30)]), [(7, 9, What::Data)]);
     }
 }

@@ -70,14 +70,14 @@ pub fn parse(bytes: &Bytes, sealer: impl Fn(&Head) -> Option<Sealer>) -> Parsed 
         let body = record.get(FRAMING_BYTES - 4..record.len() - 4).unwrap_or_default();
         if kind == HEAD {
             if let Some(version) = body.first().filter(|version| **version != VERSION) {
-                parsed.newer = Some(*version);
-                return parsed;
+                (parsed.newer, skipped) = (Some(*version), true);
+                break;
             }
             parsed.head = read_head(body);
             keys = parsed.head.as_ref().and_then(&sealer);
             if let Some(head) = parsed.head.filter(|_| keys.is_none()) {
-                parsed.foreign_key = Some(head.key_id);
-                return parsed;
+                (parsed.foreign_key, skipped) = (Some(head.key_id), true);
+                break;
             }
         } else if parsed.take(kind, body, record, keys.as_ref()).is_none() {
             skipped = true;
