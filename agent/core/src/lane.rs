@@ -2,6 +2,7 @@
 
 use spillway_proto::message::{OpenLane, ResumePoint};
 use spillway_proto::{Lane, NextOffset, TopicId, TopicPartition};
+use spillway_spill_core::entry::Line;
 
 /// What a lane is opened for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +76,18 @@ pub struct LaneBook {
     pub attached: bool,
     /// Retained frames that name the lane.
     pub frames: usize,
+    /// End of what the source has handed over: [`Self::position`], or what was put into the spill since.
+    pub read: Option<NextOffset>,
+    /// End of what is durable in the spill.
+    pub durable: Option<NextOffset>,
+    /// Which of the partition's lines in the spill it continues.
+    pub line: Line,
+    /// Its position when the spill was last begun to be gone through; `None`: it has begun since.
+    pub pass_began: Option<NextOffset>,
+    /// In that pass something was found that does not join yet.
+    pub is_ahead: bool,
+    /// The spill has lost what comes next: nothing more of the lane is sent, and a new one takes over when all is acknowledged.
+    pub is_broken: bool,
 }
 
 impl LaneBook {
@@ -91,6 +104,12 @@ impl LaneBook {
             settled: false,
             attached: false,
             frames: 0,
+            read: None,
+            durable: None,
+            line: Line(0),
+            pass_began: None,
+            is_ahead: false,
+            is_broken: false,
         }
     }
 
@@ -101,7 +120,12 @@ impl LaneBook {
 
     /// True when everything that was read is acknowledged.
     pub fn is_settled_up(&self) -> bool {
-        self.acked == self.position
+        self.acked == self.position && self.read <= self.position
+    }
+
+    /// End of what may have been sent at any time: what went back into the spill was.
+    pub fn end(&self) -> Option<NextOffset> {
+        self.read.max(self.position)
     }
 
     /// The announcement.
@@ -116,7 +140,7 @@ impl LaneBook {
     /// error means that it cannot: another writer was there, or the centre forgot. Then a new lane has to ask from the beginning.
     pub fn reconcile(&self, point: ResumePoint) -> Result<Option<NextOffset>, Diverged> {
         let within = |low: Option<NextOffset>| match point {
-            ResumePoint::At(next) if Some(next) >= low && Some(next) <= self.position => Some(next),
+            ResumePoint::At(next) if Some(next) >= low && Some(next) <= self.end() => Some(next),
             _ => None,
         };
         match self.acked {

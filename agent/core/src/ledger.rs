@@ -20,9 +20,11 @@ use super::start::Beginning;
 mod endings;
 mod entries;
 mod frames;
+mod spilled;
 
 pub use entries::{Attachment, Detachment, Ended, Error, Outgoing, Resumed};
-use frames::{Frames, Retained};
+use frames::{Copy, Frames, Retained};
+pub use spilled::{FrameCopy, Wanted};
 
 /// The books. See the module.
 #[derive(Debug)]
@@ -149,8 +151,11 @@ impl Ledger {
         let kind = match beginning {
             Beginning::Resume { at } => {
                 (book.position, book.acked) = (Some(at), Some(at));
-                self.commits.insert(book.source.partition.clone(), at);
-                attach(&mut self.attachments, lane, book, at);
+                if book.read.is_none() {
+                    book.read = Some(at);
+                    attach(&mut self.attachments, lane, book, at);
+                }
+                self.commit(lane, at);
                 return None;
             }
             Beginning::Start { at } => SectionKind::Start { next: at },
@@ -166,7 +171,7 @@ impl Ledger {
     /// When a section does not join its lane: a bug, and to go on would lose or duplicate records.
     pub fn push(&mut self, frame: EncodedFrame, timestamps: &[Option<i64>], budget: usize, now: Instant) -> Result<(), Error> {
         let index = self.frames.next_index();
-        let mut retained = Retained::new(frame.bytes, budget);
+        let mut retained = Retained::new(frame.bytes, budget, Copy::None, now);
         for (place, section) in frame.sections.iter().enumerate() {
             let Some(book) = self.lanes.get_mut(&section.lane) else {
                 return Err(Error::LaneUnknown(section.lane));
@@ -174,7 +179,8 @@ impl Ledger {
             book.frames += 1;
             let open = !book.is_dead();
             if open {
-                let first_of_lane = book.position.is_none();
+                // What the spill holds of it may be read already.
+                let first_of_lane = book.position.is_none() && book.read.is_none();
                 advance(book, section)?;
                 if let Some(next) = book.base.filter(|_| first_of_lane && !book.goes_back) {
                     attach(&mut self.attachments, section.lane, book, next);
@@ -325,10 +331,11 @@ impl Ledger {
         // A gap that goes back was waiting for this.
         let opened = book.acked.is_none() && book.goes_back;
         book.acked = Some(next);
-        self.commits.insert(book.source.partition.clone(), next);
+        book.position = book.position.max(Some(next));
         if let Some(base) = book.base.filter(|_| opened && book.phase == Phase::Live) {
             attach(&mut self.attachments, lane, book, base);
         }
+        self.commit(lane, next);
         self.progressed = now;
         self.acked_records += self.frames.settle(lane, |section| section.next <= next);
         self.sweep();
@@ -372,6 +379,10 @@ fn advance(book: &mut LaneBook, section: &Section) -> Result<(), Error> {
         return Err(Error::NotContiguous { lane: section.lane, position: book.position, first });
     }
     book.position = Some(section.kind.next());
+    // A lane that is read already may begin behind that, or before.
+    if matches!(section.kind, SectionKind::Data { .. }) || book.read.is_none() {
+        book.read = book.position;
+    }
     Ok(())
 }
 

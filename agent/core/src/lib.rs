@@ -5,5 +5,6 @@ pub mod lane;
 pub mod ledger;
 pub mod redial;
 pub mod silence;
+pub mod spool;
 pub mod start;
 pub mod topics;

@@ -72,6 +72,11 @@ impl Ledger {
         let Some(book) = self.lanes.get(&lane) else {
             return;
         };
+        if book.is_broken && !book.is_dead() && book.acked == book.position {
+            let then = if let Phase::Draining { then } = &book.phase { then.clone() } else { AfterDrain::Reopen };
+            self.end(lane, then);
+            return;
+        }
         if let Phase::Draining { then } = &book.phase
             && !book.attached
             && book.is_settled_up()

@@ -1,6 +1,7 @@
 //! The retained frames in order, and what of each is still open.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
 
 use bytes::Bytes;
 use spillway_proto::frame::{Section, SectionKind};
@@ -35,11 +36,26 @@ pub(super) struct Retained {
     bytes: Bytes,
     budget: usize,
     lanes: Vec<Lane>,
+    /// What the frame covers.
+    sections: Vec<Section>,
     /// Sections that are neither acknowledged nor dead.
     open: Vec<(Lane, OpenSection)>,
     open_count: usize,
     sent: bool,
     released: bool,
+    copy: Copy,
+    since: Instant,
+}
+
+/// Whether the spill has a frame, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copy {
+    /// It is in memory only.
+    None,
+    /// It was handed to the spill.
+    Handed,
+    /// It is durable there.
+    Durable,
 }
 
 /// A frame that is no longer kept.
@@ -52,13 +68,15 @@ pub(super) struct Released {
 }
 
 impl Retained {
-    pub(super) fn new(bytes: Bytes, budget: usize) -> Self {
-        Self { bytes, budget, lanes: Vec::new(), open: Vec::new(), open_count: 0, sent: false, released: false }
+    pub(super) fn new(bytes: Bytes, budget: usize, copy: Copy, since: Instant) -> Self {
+        let (lanes, sections, open) = (Vec::new(), Vec::new(), Vec::new());
+        Self { bytes, budget, lanes, sections, open, open_count: 0, sent: false, released: false, copy, since }
     }
 
     /// Adds a section of a lane that has a book.
     pub(super) fn add(&mut self, section: &Section, timestamp: Option<i64>, open: bool) {
         self.lanes.push(section.lane);
+        self.sections.push(*section);
         if open {
             let records = match section.kind {
                 SectionKind::Data { records, .. } => records,
@@ -75,6 +93,15 @@ impl Retained {
 
     pub(super) fn lanes(&self) -> impl Iterator<Item = &Lane> {
         self.lanes.iter()
+    }
+
+    fn is_wanted_in_spill(&self) -> bool {
+        !self.released && self.copy == Copy::None && !self.is_opening()
+    }
+
+    /// True when it holds starts and gaps only: they are small, and stay in memory.
+    fn is_opening(&self) -> bool {
+        self.sections.iter().all(|section| !matches!(section.kind, SectionKind::Data { .. }))
     }
 }
 
@@ -187,6 +214,64 @@ impl Frames {
 
     pub(super) fn oldest_of(&self, lane: Lane) -> Option<i64> {
         self.open.get(&lane)?.iter().find_map(|section| section.timestamp)
+    }
+
+    /// When the oldest retained frame was pushed that is in memory only.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.frames.iter().find(|frame| frame.is_wanted_in_spill()).map(|frame| frame.since)
+    }
+
+    /// Marks all frames that are in memory only as handed to the spill, and answers them in order.
+    pub(super) fn hand_over(&mut self) -> Vec<(u64, Bytes, Vec<Section>)> {
+        let mut handed = Vec::new();
+        for (index, frame) in (self.first..).zip(&mut self.frames).filter(|(_, frame)| frame.is_wanted_in_spill()) {
+            frame.copy = Copy::Handed;
+            handed.push((index, frame.bytes.clone(), frame.sections.clone()));
+        }
+        handed
+    }
+
+    /// A frame that was handed over is durable in the spill.
+    pub(super) fn durable(&mut self, index: u64) {
+        let place = index.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
+        if let Some(frame) = place.and_then(|place| self.frames.get_mut(place)) {
+            frame.copy = Copy::Durable;
+        }
+    }
+
+    /// Lets go of all frames that are durable in the spill, of those that were sent only with `sent`. Answers their open sections, newest
+    /// first. Nothing is let go as long as a frame is in memory only: what follows it would be in the wrong place.
+    pub(super) fn unload(&mut self, sent: bool) -> Vec<(Lane, NextOffset)> {
+        let kept = |frame: &Retained| frame.released || frame.is_opening();
+        if self.frames.iter().any(|frame| !kept(frame) && frame.copy != Copy::Durable) {
+            return Vec::new();
+        }
+        let mut unloaded = Vec::new();
+        for place in (0..self.frames.len()).rev() {
+            let Some(frame) = self.frames.get(place).filter(|frame| !kept(frame)) else {
+                continue;
+            };
+            if frame.sent && !sent {
+                break;
+            }
+            let index = self.first + place as u64;
+            for section in frame.sections.iter().rev() {
+                let SectionKind::Data { first, .. } = section.kind else {
+                    continue;
+                };
+                let open = self.open.get_mut(&section.lane).and_then(|open| open.pop_back_if(|last| last.frame == index));
+                if let Some(open) = open {
+                    self.records -= u64::from(open.records);
+                    unloaded.push((section.lane, first));
+                }
+            }
+            if let Some(frame) = self.frames.get_mut(place) {
+                frame.open_count = 0;
+            }
+            self.release_from(index);
+        }
+        self.open.retain(|_, open| !open.is_empty());
+        unloaded
     }
 
     fn at(&self, index: u64) -> Option<&Retained> {

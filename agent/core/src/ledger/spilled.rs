@@ -1,0 +1,258 @@
+//! What the spill has to do with the books: frames go there and come back.
+//!
+//! Invariants, beside those of [`super`]:
+//! - F. A frame that is only in memory is never followed in the spill by a later one of its lanes: when the spill is begun, all that is in memory
+//!   is copied there first, in order.
+//! - G. What is let go of in memory is durable in the spill, and the lanes' positions go back to before it.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use spillway_proto::frame::{EncodedFrame, Section, SectionKind};
+use spillway_proto::{Lane, NextOffset, TopicPartition};
+use spillway_spill_core::entry::{Line, StoredSection};
+
+use super::frames::{Copy, Retained};
+use super::{Error, Ledger, attach};
+use crate::lane::{AfterDrain, LaneBook, LaneSource};
+
+/// A frame to be copied into the spill.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameCopy {
+    /// Its place among all frames that were ever pushed.
+    pub index: u64,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// What it covers, as the spill names it.
+    pub sections: Vec<StoredSection>,
+    /// What it covers, by lanes.
+    pub raw_sections: Vec<Section>,
+}
+
+/// What becomes of a section that was read from the spill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is next on this lane.
+    Now(Lane),
+    /// Nobody wants it: it is at the centre or under way, or its partition stands still.
+    Not,
+    /// What comes before it was not found yet.
+    Later(Lane),
+}
+
+impl Ledger {
+    /// Reads a lane from `next` on before the centre was asked where it goes on: what is read is put into the spill.
+    pub fn read_on(&mut self, lane: Lane, next: NextOffset, line: Line) {
+        if let Some(book) = self.lanes.get_mut(&lane).filter(|book| !book.is_dead() && book.read.is_none()) {
+            (book.read, book.durable, book.line) = (Some(next), Some(next), line);
+            attach(&mut self.attachments, lane, book, next);
+            self.commit(lane, next);
+        }
+    }
+
+    /// Which of its partition's lines a lane continues.
+    pub fn set_line(&mut self, lane: Lane, line: Line) {
+        if let Some(book) = self.lanes.get_mut(&lane) {
+            book.line = line;
+        }
+    }
+
+    /// The spill is gone through from its front.
+    pub fn begin_pass(&mut self) {
+        for book in self.lanes.values_mut() {
+            (book.pass_began, book.is_ahead) = (book.position, false);
+        }
+    }
+
+    /// True when the spill has to be gone through once more: something did not join when it was found, and what it joins was found behind it.
+    pub fn needs_pass(&self) -> bool {
+        self.lanes.values().any(|book| !book.is_dead() && !book.is_broken && book.is_ahead && book.pass_began < book.position)
+    }
+
+    /// When the oldest frame was pushed that is in memory only.
+    pub fn oldest_in_memory(&self) -> Option<Instant> {
+        self.frames.oldest()
+    }
+
+    /// All frames that are in memory only, oldest first, to be put into the spill before anything else (F).
+    pub fn copies(&mut self) -> Vec<FrameCopy> {
+        let handed = self.frames.hand_over();
+        handed
+            .into_iter()
+            .map(|(index, bytes, raw_sections)| FrameCopy { index, bytes, sections: self.name(&raw_sections), raw_sections })
+            .collect()
+    }
+
+    /// A frame goes into the spill and not into memory. Answers its sections as the spill names them.
+    ///
+    /// # Errors
+    /// When a section does not join its lane: a bug, and to go on would lose or duplicate records.
+    pub fn store(&mut self, sections: &[Section]) -> Result<Vec<StoredSection>, Error> {
+        for section in sections {
+            let Some(book) = self.lanes.get_mut(&section.lane) else {
+                return Err(Error::LaneUnknown(section.lane));
+            };
+            let SectionKind::Data { first, next, .. } = section.kind else {
+                continue;
+            };
+            if book.is_dead() {
+                continue;
+            }
+            if book.read != Some(first) {
+                return Err(Error::NotContiguous { lane: section.lane, position: book.read, first });
+            }
+            book.read = Some(next);
+        }
+        Ok(self.name(sections))
+    }
+
+    /// Sections are durable in the spill: they may be committed at the source. `copy` is the frame that is in memory, too.
+    pub fn durable(&mut self, sections: &[Section], copy: Option<u64>) {
+        if let Some(index) = copy {
+            self.frames.durable(index);
+        }
+        for section in sections {
+            if let Some(book) = self.lanes.get_mut(&section.lane).filter(|book| !book.is_dead()) {
+                let next = section.kind.next();
+                book.durable = book.durable.max(Some(next));
+                self.commit(section.lane, next);
+            }
+        }
+    }
+
+    /// Lets go of what the spill holds, too; with a session open, of what was not sent in it. Answers whether anything has to be read from
+    /// the spill (again).
+    pub fn unload(&mut self) -> bool {
+        let unloaded = self.frames.unload(self.session.is_none());
+        for (lane, first) in &unloaded {
+            if let Some(book) = self.lanes.get_mut(lane) {
+                // Of what the centre has in the middle of a section, the rest is sent again.
+                book.position = Some(*first).max(book.acked);
+            }
+        }
+        self.sweep();
+        !unloaded.is_empty()
+    }
+
+    /// What becomes of each section of an entry.
+    pub fn wanted(&mut self, sections: &[StoredSection]) -> Vec<Wanted> {
+        let wanted = sections.iter().map(|section| self.wanted_section(section)).collect::<Vec<_>>();
+        for later in &wanted {
+            if let Wanted::Later(lane) = later
+                && let Some(book) = self.lanes.get_mut(lane)
+            {
+                book.is_ahead = true;
+            }
+        }
+        wanted
+    }
+
+    /// An entry was read from the spill. `frame` has the lane of each section that is wanted, and any other for the rest.
+    ///
+    /// # Errors
+    /// When a section does not join its lane: a bug.
+    pub fn push_stored(&mut self, frame: EncodedFrame, wanted: &[Wanted], budget: usize, now: Instant) -> Result<(), Error> {
+        let index = self.frames.next_index();
+        let mut retained = Retained::new(frame.bytes, budget, Copy::Durable, now);
+        for (section, wanted) in frame.sections.iter().zip(wanted) {
+            let Wanted::Now(lane) = wanted else {
+                continue;
+            };
+            let (Some(book), SectionKind::Data { first, next, .. }) = (self.lanes.get_mut(lane), section.kind) else {
+                continue;
+            };
+            if book.position < Some(first) || book.position >= Some(next) {
+                return Err(Error::NotContiguous { lane: *lane, position: book.position, first });
+            }
+            // The source may be behind that still: what it reads then is passed over.
+            (book.position, book.frames) = (Some(next), book.frames + 1);
+            retained.add(section, None, true);
+        }
+        if self.frames.is_empty() {
+            self.progressed = now;
+        }
+        self.frames.push(index, retained);
+        self.sweep();
+        Ok(())
+    }
+
+    /// The spill has lost what comes next on the lane: a new one takes over when all that was sent is acknowledged.
+    pub fn give_up(&mut self, lane: Lane) {
+        if let Some(book) = self.lanes.get_mut(&lane).filter(|book| !book.is_dead()) {
+            book.is_broken = true;
+        }
+        self.end_if_drained(lane);
+    }
+
+    /// True when the session has answered all lanes, so that it is known what is wanted.
+    pub fn is_answered(&self) -> bool {
+        self.session.is_some() && self.lanes.values().all(|book| book.is_dead() || book.settled)
+    }
+
+    /// Lanes that have begun and of which something that was read is not in memory: it is in the spill, or lost.
+    pub fn behind(&self) -> impl Iterator<Item = Lane> + '_ {
+        let behind = |book: &LaneBook| !book.is_dead() && !book.is_broken && book.position.is_some() && book.read > book.position;
+        self.lanes.iter().filter(move |(_, book)| behind(book)).map(|(lane, _)| *lane)
+    }
+
+    /// True when everything that was read is in memory, so that what is read next may follow it there.
+    pub fn is_level(&self) -> bool {
+        self.lanes.values().all(|book| book.is_dead() || (!book.is_broken && book.read == book.position))
+    }
+
+    /// Bytes of the agent's budget are free again: what held them is in the spill.
+    pub fn give_back(&mut self, budget: usize) {
+        self.released_budget += budget;
+    }
+
+    /// A lane is over at once: another one takes the partition over.
+    pub fn abandon(&mut self, lane: Lane) {
+        if self.lanes.get(&lane).is_some_and(|book| !book.is_dead()) {
+            self.end(lane, AfterDrain::Reopen);
+        }
+    }
+
+    /// Names sections by their partitions, as the spill does. What a dead lane has in a frame counts for nothing there: something before it may be
+    /// missing.
+    fn name(&self, sections: &[Section]) -> Vec<StoredSection> {
+        let name = |section: &Section| {
+            let book = self.lanes.get(&section.lane)?;
+            let LaneSource { partition, topic_id, partition_count, .. } = book.source.clone();
+            let kind = match section.kind {
+                SectionKind::Data { first, raw_length, .. } if book.is_dead() => {
+                    SectionKind::Data { first, next: first, records: 0, raw_length }
+                }
+                kind => kind,
+            };
+            Some(StoredSection { partition, topic_id, partition_count, line: book.line, kind })
+        };
+        sections.iter().filter_map(name).collect()
+    }
+
+    fn wanted_section(&self, section: &StoredSection) -> Wanted {
+        let Some((lane, book)) = self.newest_alive(&section.partition) else {
+            return Wanted::Not;
+        };
+        let (SectionKind::Data { first, next, .. }, Some(position)) = (section.kind, book.position) else {
+            return Wanted::Not;
+        };
+        let other = book.line != section.line || book.source.topic_id.is_other_incarnation(section.topic_id);
+        if other || book.is_broken || next <= position || section.is_void() {
+            return Wanted::Not;
+        }
+        if first <= position { Wanted::Now(lane) } else { Wanted::Later(lane) }
+    }
+
+    fn newest_alive(&self, partition: &TopicPartition) -> Option<(Lane, &LaneBook)> {
+        let lane = *self.newest.get(partition)?;
+        Some((lane, self.lanes.get(&lane).filter(|book| !book.is_dead())?))
+    }
+
+    /// Offers a position for the local group: never below what the centre has, or what is durable in the spill.
+    pub(super) fn commit(&mut self, lane: Lane, next: NextOffset) {
+        if let Some(book) = self.lanes.get(&lane) {
+            let next = Some(next).max(book.durable).max(book.acked).unwrap_or(next);
+            self.commits.insert(book.source.partition.clone(), next);
+        }
+    }
+}

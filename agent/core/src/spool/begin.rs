@@ -1,0 +1,130 @@
+//! Where a partition goes on of which the spill knows something.
+
+use spillway_proto::frame::{GapReason, Section};
+use spillway_proto::message::ResumePoint;
+use spillway_proto::{Lane, NextOffset};
+use spillway_spill_core::entry::Line;
+use spillway_spill_core::plan::{Leg, Opening, Plan, Released, plan};
+use spillway_spill_core::summary::{Source, Span};
+
+use super::Spool;
+use crate::ledger::Ledger;
+use crate::start::{Beginning, Gap, LogRange};
+
+/// What the spill knows of a partition.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// What it holds and held.
+    pub spans: Vec<(Source, Span)>,
+    /// What it was told of the centre.
+    pub released: Option<Released>,
+}
+
+/// What follows the centre's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begins {
+    /// The spill has nothing of it: as without one, from the source's log.
+    Source,
+    /// It has begun; this section is to be sent before anything else of the lane.
+    Begun(Option<Section>),
+    /// Offsets from `first` are missing in the spill. Look at the source's log, then call [`Spool::begin_hole`].
+    Hole,
+}
+
+impl Known {
+    /// Where the source is to be read on, and which line that continues; `None`: the spill knows nothing of the partition.
+    pub fn end(&self) -> Option<(NextOffset, Line)> {
+        let line = self.spans.iter().map(|(_, span)| span.line).max()?;
+        let ends = self.spans.iter().filter(|(_, span)| span.line == line).map(|(_, span)| span.next);
+        Some((ends.max()?, line))
+    }
+
+    fn line(&self) -> Line {
+        self.end().map_or(Line(0), |(_, line)| line)
+    }
+
+    fn plan(&self, ledger: &Ledger, lane: Lane, point: ResumePoint) -> Option<Plan> {
+        let topic_id = ledger.book(lane)?.source.topic_id;
+        Some(plan(&self.spans, self.released, point, topic_id, Some(topic_id)))
+    }
+}
+
+impl Spool {
+    /// Reads a partition's lane on although there is no session, from the end of the spill, or from what the local group has committed if that
+    /// is more: everything below is at the centre then. What is read goes into the spill. Without either, the centre is waited for.
+    pub fn read_on(&mut self, ledger: &mut Ledger, lane: Lane, known: &Known, committed: Option<NextOffset>) {
+        if let Some(next) = known.end().map(|(end, _)| end).max(committed) {
+            self.take_up(ledger);
+            ledger.read_on(lane, next, known.line());
+        }
+    }
+
+    /// The centre says where a lane goes on that has not begun.
+    pub fn begin(&mut self, ledger: &mut Ledger, lane: Lane, point: ResumePoint, known: &Known) -> Begins {
+        let Some(Plan { legs, goes_on: Some((_, at)) }) = known.plan(ledger, lane, point) else {
+            return begin_read(ledger, lane, point);
+        };
+        match legs.first() {
+            None => begin_read(ledger, lane, ResumePoint::At(at)),
+            Some(Leg::Refill { .. }) => Begins::Hole,
+            Some(Leg::Send { opening, first, .. }) => {
+                let beginning = match *opening {
+                    Opening::Joins => Beginning::Resume { at: *first },
+                    Opening::Start => Beginning::Start { at: *first },
+                    Opening::Gap { first: gone, reason } => Beginning::Gap(Gap { first: gone, next: *first, reason }),
+                };
+                ledger.read_on(lane, at, known.line());
+                let section = ledger.begin(lane, point, beginning);
+                self.take_up(ledger);
+                self.rewind(ledger);
+                Begins::Begun(section)
+            }
+        }
+    }
+
+    /// The spill does not have what the centre wants next. It is read again where the source still has it: then everything behind it is there, too.
+    /// Else it is a gap, up to what the spill has, or to the source's beginning.
+    pub fn begin_hole(&mut self, ledger: &mut Ledger, lane: Lane, point: ResumePoint, known: &Known, log: LogRange) -> Begins {
+        let Some(Plan { legs, goes_on: Some((_, end)) }) = known.plan(ledger, lane, point) else {
+            return Begins::Source;
+        };
+        let Some(Leg::Refill { first, next, .. }) = legs.first() else {
+            return self.begin(ledger, lane, point, known);
+        };
+        let (first, next, line) = (*first, *next, known.line());
+        let gap = |next| Beginning::Gap(Gap { first, next, reason: GapReason::Damaged });
+        let behind = matches!(legs.get(1), Some(Leg::Send { .. }));
+        if log.start > first && behind && next <= log.start {
+            ledger.read_on(lane, end, line);
+            let section = ledger.begin(lane, point, gap(next));
+            self.take_up(ledger);
+            self.rewind(ledger);
+            return Begins::Begun(section);
+        }
+        if ledger.book(lane).is_some_and(|book| book.read.is_some()) {
+            // It is read behind the hole: a new lane begins before it.
+            ledger.abandon(lane);
+            return Begins::Begun(None);
+        }
+        ledger.set_line(lane, line);
+        let beginning = if log.start > first { gap(log.start) } else { Beginning::Resume { at: first } };
+        Begins::Begun(ledger.begin(lane, point, beginning))
+    }
+}
+
+/// The spill has nothing that the centre wants: a lane that is read already goes on with what is on its way there, if that joins. If it does not,
+/// a new lane takes over, which asks the source's log.
+fn begin_read(ledger: &mut Ledger, lane: Lane, point: ResumePoint) -> Begins {
+    let Some(book) = ledger.book(lane).filter(|book| book.read.is_some()) else {
+        return Begins::Source;
+    };
+    match point {
+        ResumePoint::At(at) if book.durable <= Some(at) && Some(at) <= book.read => {
+            Begins::Begun(ledger.begin(lane, point, Beginning::Resume { at }))
+        }
+        _ => {
+            ledger.abandon(lane);
+            Begins::Begun(None)
+        }
+    }
+}

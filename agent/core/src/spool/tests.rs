@@ -1,0 +1,147 @@
+//! The spool against a tiny source that forgets at once whatever was committed, a tiny spill, a tiny collector, a link that loses whatever was on
+//! its way, and an agent that dies at any moment.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use spillway_proto::{NextOffset, Partition, TopicId, TopicName, TopicPartition};
+
+use self::world::{PARTITIONS, World};
+use super::*;
+use crate::lane::LaneSource;
+
+mod centre;
+mod site;
+mod world;
+
+const LIMITS: SpoolLimits = SpoolLimits { after_bytes: 300, after: Duration::from_secs(5), drain_bytes: 250 };
+
+fn next(value: u64) -> NextOffset {
+    NextOffset::new(value).unwrap()
+}
+
+fn source(index: u32) -> LaneSource {
+    let partition = TopicPartition { topic: TopicName::parse("t").unwrap(), partition: Partition::new(index).unwrap() };
+    LaneSource { partition, topic_id: TopicId([1; 16]), partition_count: PARTITIONS, born: false }
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Action {
+    /// So many records are written to each partition.
+    Write([u64; PARTITIONS as usize]),
+    /// The source reads at most so many records of each partition into one frame.
+    Read([u64; PARTITIONS as usize]),
+    /// So many appends become durable.
+    Sync(usize),
+    /// So many entries are read from the spill.
+    Drain(usize),
+    /// All that may be sent is sent.
+    Send,
+    /// So many frames arrive and are committed.
+    Arrive(usize),
+    /// So many acks reach the agent.
+    Acks(usize),
+    /// What is released is deleted.
+    Delete,
+    /// The source forgets what was committed there.
+    Forget,
+    /// Time passes.
+    Wait(u64),
+    Connect,
+    Disconnect,
+    /// The agent dies; so many appends that were not confirmed are on the disk nevertheless. It is started again.
+    Crash(usize),
+    /// The centre refuses the partition's next record.
+    Hold(u32),
+    /// The centre takes it after all.
+    Retry(u32),
+    /// The so many-th entry of the spill is lost.
+    Damage(usize),
+}
+
+fn action(damage: bool) -> impl Strategy<Value = Action> {
+    let counts = || [0u64..4, 0u64..4, 0u64..4];
+    prop_oneof![
+        4 => counts().prop_map(Action::Write),
+        6 => counts().prop_map(Action::Read),
+        4 => (0usize..5).prop_map(Action::Sync),
+        4 => (0usize..5).prop_map(Action::Drain),
+        4 => Just(Action::Send),
+        3 => (0usize..5).prop_map(Action::Arrive),
+        3 => (0usize..5).prop_map(Action::Acks),
+        1 => Just(Action::Delete),
+        2 => Just(Action::Forget),
+        1 => (0u64..7).prop_map(Action::Wait),
+        2 => Just(Action::Connect),
+        1 => Just(Action::Disconnect),
+        1 => (0usize..4).prop_map(Action::Crash),
+        1 => (0..PARTITIONS).prop_map(Action::Hold),
+        1 => (0..PARTITIONS).prop_map(Action::Retry),
+        1 => (0usize..20).prop_map(move |place| if damage { Action::Damage(place) } else { Action::Forget }),
+    ]
+}
+
+fn cases() -> ProptestConfig {
+    let cases = std::env::var("SPOOL_CASES").map_or(500, |text| text.parse().unwrap());
+    ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::with_cases(cases) }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn everything_arrives_once_in_order_whatever_ends(actions in prop::collection::vec(action(false), 1..120)) {
+        let mut world = World::new();
+        for action in actions {
+            world.play(action);
+        }
+        world.finish();
+        prop_assert_eq!(world.lost(), 0, "offsets lost");
+    }
+
+    #[test]
+    fn what_the_spill_loses_is_read_again_or_told(actions in prop::collection::vec(action(true), 1..120)) {
+        let mut world = World::new();
+        for action in actions {
+            world.play(action);
+        }
+        world.finish();
+        // What is told to be lost was damaged, and the source had forgotten it.
+        prop_assert!(world.lost() <= world.damaged(), "{} offsets were told to be lost, {} were damaged", world.lost(), world.damaged());
+    }
+}
+
+/// The model goes where it should: random runs alone might never fill the spill.
+#[test]
+fn an_outage_goes_through_the_spill_and_back() {
+    let mut world = World::new();
+    world.play(Action::Connect);
+    let round = |world: &mut World| {
+        for action in [
+            Action::Write([3, 3, 3]),
+            Action::Read([3, 3, 3]),
+            Action::Sync(9),
+            Action::Drain(9),
+            Action::Send,
+            Action::Arrive(9),
+            Action::Acks(9),
+        ] {
+            world.play(action);
+        }
+        world.play(Action::Forget);
+    };
+    (0..5).for_each(|_| round(&mut world));
+    assert!(!world.is_in_use() && world.appended() == 0, "while the link keeps up nothing is written to the disk");
+    world.play(Action::Disconnect);
+    (0..50).for_each(|_| round(&mut world));
+    assert!(world.is_in_use() && world.appended() > 40, "{} entries", world.appended());
+    assert_eq!(world.committed(), [3 * 55; 3], "what is durable is committed: the source may forget it");
+    world.play(Action::Crash(0));
+    (0..3).for_each(|_| round(&mut world));
+    world.play(Action::Connect);
+    (0..30).for_each(|_| round(&mut world));
+    world.finish();
+    assert_eq!(world.lost(), 0);
+    assert!(!world.is_in_use());
+}

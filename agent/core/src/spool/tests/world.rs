@@ -1,0 +1,375 @@
+//! Everything around the spool.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use spillway_proto::Lane;
+use spillway_proto::frame::{Frame, SectionKind};
+use spillway_proto::message::ResumePoint;
+use spillway_spill_core::entry::{EntryId, StoredSection};
+use spillway_spill_core::plan::Released;
+use spillway_spill_core::summary::{Source, span_of};
+
+use super::centre::{Answer, Centre};
+use super::site::{Site, frame, opening};
+use super::{Action, LIMITS, next, source};
+use crate::lane::{AfterDrain, HeldBecause};
+use crate::ledger::{Ledger, Resumed};
+use crate::spool::{Append, Begins, Known, ReadEntry, Spool};
+use crate::start::{LogRange, StartPolicy, decide};
+
+pub(super) const PARTITIONS: u32 = 3;
+const MAX_RAW: usize = 1 << 20;
+const WINDOW: usize = 200;
+
+pub(super) struct World {
+    site: Site,
+    centre: Centre,
+    ledger: Ledger,
+    spool: Spool,
+    now: Instant,
+    connected: bool,
+    /// What the source reads: lane and position of each partition.
+    reading: BTreeMap<u32, (Lane, u64)>,
+    unsynced: VecDeque<Append>,
+    wire: VecDeque<Frame>,
+    acks: VecDeque<(Lane, u64)>,
+    reopen: BTreeSet<u32>,
+    appended: usize,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        let mut world = Self {
+            site: Site::default(),
+            centre: Centre::default(),
+            ledger: Ledger::new(now),
+            spool: Spool::new(LIMITS, EntryId::ZERO),
+            now,
+            connected: false,
+            reading: BTreeMap::new(),
+            unsynced: VecDeque::new(),
+            wire: VecDeque::new(),
+            acks: VecDeque::new(),
+            reopen: BTreeSet::new(),
+            appended: 0,
+        };
+        (0..PARTITIONS).for_each(|index| world.open(index));
+        world
+    }
+
+    pub(super) fn play(&mut self, action: Action) {
+        match action {
+            Action::Write(counts) => (0..).zip(counts).for_each(|(index, count)| self.site.logs.entry(index).or_default().1 += count),
+            Action::Read(counts) => self.read(counts),
+            Action::Sync(count) => self.sync(count),
+            Action::Drain(count) => (0..count).for_each(|_| self.drain()),
+            Action::Send => {
+                while let Some(frame) = self.ledger.next_frame() {
+                    self.wire.push_back(Frame::decode(frame.bytes, MAX_RAW).unwrap());
+                }
+            }
+            Action::Arrive(count) => (0..count).for_each(|_| self.arrive()),
+            Action::Acks(count) => {
+                for (lane, at) in self.acks.drain(..count.min(self.acks.len())) {
+                    self.ledger.ack(lane, next(at), self.now).unwrap();
+                }
+            }
+            Action::Delete => self.delete(),
+            Action::Forget => {
+                for (index, (start, _)) in &mut self.site.logs {
+                    *start = (*start).max(self.site.committed.get(index).copied().unwrap_or(0));
+                }
+            }
+            Action::Wait(seconds) => self.now += Duration::from_secs(seconds),
+            Action::Connect => self.connect(),
+            Action::Disconnect => self.disconnect(),
+            Action::Crash(kept) => self.crash(kept),
+            Action::Hold(index) => _ = self.centre.refused.insert(index, true),
+            Action::Retry(index) => self.retry(index),
+            Action::Damage(place) => self.damage(place),
+        }
+        self.settle();
+    }
+
+    /// The link is back, and everything works: all of it has to arrive.
+    pub(super) fn finish(&mut self) {
+        (0..PARTITIONS).for_each(|index| self.retry(index));
+        for _ in 0..3 * (20 + self.site.entries.len()) {
+            for action in [
+                Action::Connect,
+                Action::Read([9; 3]),
+                Action::Sync(9),
+                Action::Drain(9),
+                Action::Send,
+                Action::Arrive(9),
+                Action::Acks(99),
+            ] {
+                self.play(action);
+            }
+        }
+        for (index, (_, end)) in &self.site.logs {
+            if *end > 0 {
+                assert_eq!(
+                    self.centre.progress.get(index),
+                    Some(end),
+                    "partition {index} did not arrive: {:#?}\n{:#?}",
+                    self.spool,
+                    self.ledger
+                );
+                assert_eq!(self.site.committed.get(index), Some(end), "partition {index} is not committed");
+            }
+        }
+        assert!(self.ledger.is_empty() && !self.spool.is_in_use(), "something is left: {:#?}", self.spool);
+    }
+
+    pub(super) fn lost(&self) -> u64 {
+        self.centre.lost
+    }
+
+    pub(super) fn damaged(&self) -> u64 {
+        self.site.damaged.len() as u64
+    }
+
+    pub(super) fn is_in_use(&self) -> bool {
+        self.spool.is_in_use()
+    }
+
+    pub(super) fn appended(&self) -> usize {
+        self.appended
+    }
+
+    pub(super) fn committed(&self) -> Vec<u64> {
+        self.site.committed.values().copied().collect()
+    }
+
+    /// What the shell does after each event.
+    fn settle(&mut self) {
+        self.spool.check(&mut self.ledger, self.now);
+        let appends = self.spool.take_appends();
+        self.appended += appends.len();
+        self.unsynced.extend(appends);
+        self.spool.settle(&mut self.ledger);
+        for attachment in self.ledger.take_attachments() {
+            self.reading.insert(attachment.partition.partition.index(), (attachment.lane, attachment.next.value()));
+        }
+        for detachment in self.ledger.take_detachments() {
+            self.reading.retain(|_, (lane, _)| *lane != detachment.lane);
+            self.ledger.detached(detachment.lane);
+        }
+        self.reopen.extend(self.ledger.take_ended().into_iter().map(|ended| ended.partition.partition.index()));
+        for (partition, committed) in self.ledger.take_commits() {
+            let index = partition.partition.index();
+            self.assert_committable(index, committed.value());
+            self.site.committed.insert(index, committed.value());
+        }
+        if let Some(index) = self.reopen.pop_first() {
+            self.open(index);
+            self.settle();
+        }
+    }
+
+    /// Invariant A: what may be forgotten is at the centre or in the spill, unless the spill lost it.
+    fn assert_committable(&self, index: u32, committed: u64) {
+        let centre = self.centre.progress.get(&index).copied().unwrap_or(0);
+        let mut held = BTreeSet::new();
+        for section in
+            self.site.entries.values().flat_map(|(sections, _)| sections).filter(|section| section.partition.partition.index() == index)
+        {
+            if let SectionKind::Data { first, next, .. } = section.kind {
+                held.extend(first.value()..next.value());
+            }
+        }
+        let safe = |offset| held.contains(&offset) || self.site.damaged.contains(&(index, offset));
+        let missing = (centre..committed).find(|offset| !safe(*offset));
+        assert_eq!(missing, None, "partition {index}: {committed} is to be committed, the centre has {centre}");
+    }
+
+    fn open(&mut self, index: u32) {
+        let lane = self.ledger.open(source(index)).unwrap().lane;
+        if self.connected {
+            self.announce(lane, index);
+        } else {
+            let committed = self.site.committed.get(&index).map(|at| next(*at));
+            let known = self.known(index);
+            self.spool.read_on(&mut self.ledger, lane, &known, committed);
+        }
+    }
+
+    fn announce(&mut self, lane: Lane, index: u32) {
+        self.centre.lanes.insert(lane, (index, false));
+        let point = self.centre.point(index);
+        if matches!(self.ledger.resume(lane, point, self.now).unwrap(), Resumed::Begin(_)) {
+            self.begin(lane, index, point);
+        }
+    }
+
+    fn begin(&mut self, lane: Lane, index: u32, point: ResumePoint) {
+        let known = self.known(index);
+        let (start, end) = self.site.logs.get(&index).copied().unwrap_or_default();
+        let log = LogRange { start: next(start), end: next(end) };
+        let mut begins = self.spool.begin(&mut self.ledger, lane, point, &known);
+        if begins == Begins::Hole {
+            begins = self.spool.begin_hole(&mut self.ledger, lane, point, &known, log);
+        }
+        let section = match begins {
+            Begins::Source => self.ledger.begin(lane, point, decide(point, log, StartPolicy::Earliest)),
+            Begins::Begun(section) => section,
+            Begins::Hole => panic!("the log was looked at"),
+        };
+        if let Some(section) = section {
+            self.ledger.push(opening(section), &[None], 0, self.now).unwrap();
+        }
+    }
+
+    fn known(&self, index: u32) -> Known {
+        let mut spans = Vec::new();
+        for section in self
+            .site
+            .entries
+            .values()
+            .flat_map(|(sections, _)| sections)
+            .filter(|section| section.partition.partition.index() == index && !section.is_void())
+        {
+            let StoredSection { partition, topic_id, partition_count, line, .. } = section.clone();
+            spans.push((Source { partition, topic_id, partition_count }, span_of(section, false)));
+            assert_eq!(line.0, 0);
+        }
+        let released = self.site.released.get(&index).map(|at| {
+            let line = spillway_spill_core::entry::Line(0);
+            Released { topic_id: source(index).topic_id, line, next: next(*at) }
+        });
+        Known { spans, released }
+    }
+
+    fn read(&mut self, counts: [u64; PARTITIONS as usize]) {
+        let mut sections = Vec::new();
+        for (index, count) in (0..).zip(counts) {
+            let Some((lane, at)) = self.reading.get_mut(&index) else {
+                continue;
+            };
+            let (start, end) = self.site.logs.get(&index).copied().unwrap_or_default();
+            if *at < start {
+                assert!(!self.site.damaged.is_empty(), "partition {index}: the source has forgotten {at}, its log begins at {start}");
+                self.ledger.drain(*lane, AfterDrain::Reopen);
+                continue;
+            }
+            let to = (*at + count).min(end);
+            if to > *at {
+                sections.push((*lane, *at, to));
+                *at = to;
+            }
+        }
+        if sections.is_empty() {
+            return;
+        }
+        self.spool.built(&mut self.ledger, frame(&sections), &[], 10, self.now).unwrap();
+    }
+
+    fn sync(&mut self, count: usize) {
+        let count = count.min(self.unsynced.len());
+        for append in self.unsynced.drain(..count) {
+            self.site.last = self.site.last.next();
+            self.site.entries.insert(self.site.last, (append.sections, append.bytes));
+        }
+        if count > 0 {
+            self.spool.stored(&mut self.ledger, count, self.site.last);
+        }
+    }
+
+    fn drain(&mut self) {
+        if let Some(after) = self.spool.next_read(&self.ledger) {
+            let found = self.site.entries.range(after.next()..).next();
+            let entry = found.map(|(id, (sections, bytes))| {
+                let frame = Frame::decode(bytes.clone(), MAX_RAW).unwrap();
+                ReadEntry { id: *id, sections: sections.clone(), frame }
+            });
+            self.spool.read(&mut self.ledger, entry, 0, self.now).unwrap();
+        }
+    }
+
+    fn arrive(&mut self) {
+        if let Some(frame) = self.wire.pop_front() {
+            let Answer { acks, holds } = self.centre.take(&frame);
+            self.acks.extend(acks);
+            for (lane, at) in holds {
+                let because = HeldBecause { reason: "test", detail: String::new() };
+                self.ledger.hold(lane, next(at), because, self.now).unwrap();
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        if !self.connected {
+            self.connected = true;
+            for open in self.ledger.session_opened(WINDOW) {
+                self.announce(open.lane, open.source.partition.index());
+            }
+        }
+    }
+
+    fn disconnect(&mut self) {
+        if self.connected {
+            self.connected = false;
+            self.wire.clear();
+            self.acks.clear();
+            self.centre.lanes.clear();
+            self.ledger.session_closed();
+            self.spool.session_closed(&mut self.ledger);
+        }
+    }
+
+    fn crash(&mut self, kept: usize) {
+        self.disconnect();
+        for append in self.unsynced.drain(..).take(kept) {
+            self.site.last = self.site.last.next();
+            self.site.entries.insert(self.site.last, (append.sections, append.bytes));
+        }
+        self.ledger = Ledger::new(self.now);
+        self.spool = Spool::new(LIMITS, self.site.entries.last_key_value().map_or(EntryId::ZERO, |(id, _)| *id));
+        self.reading.clear();
+        self.reopen.clear();
+        (0..PARTITIONS).for_each(|index| self.open(index));
+    }
+
+    fn retry(&mut self, index: u32) {
+        self.centre.refused.insert(index, false);
+        let lane = self.ledger.lane_of(&source(index).partition);
+        if lane.and_then(|lane| self.ledger.book(lane)).is_some_and(|book| book.is_dead()) {
+            self.open(index);
+        }
+    }
+
+    fn delete(&mut self) {
+        for (_, book) in self.ledger.partitions() {
+            if let Some(acked) = book.acked {
+                let released = self.site.released.entry(book.source.partition.partition.index()).or_default();
+                *released = acked.value().max(*released);
+            }
+        }
+        let released = &self.site.released;
+        let is_released = |section: &StoredSection| {
+            let at = released.get(&section.partition.partition.index()).copied().unwrap_or(0);
+            section.kind.next().value() <= at
+        };
+        while let Some(oldest) = self.site.entries.first_entry() {
+            if !oldest.get().0.iter().all(is_released) {
+                break;
+            }
+            oldest.remove();
+        }
+    }
+
+    fn damage(&mut self, place: usize) {
+        let Some(id) = self.site.entries.keys().nth(place).copied() else {
+            return;
+        };
+        let (sections, _) = self.site.entries.remove(&id).unwrap();
+        for section in sections {
+            if let SectionKind::Data { first, next, .. } = section.kind {
+                self.site.damaged.extend((first.value()..next.value()).map(|offset| (section.partition.partition.index(), offset)));
+            }
+        }
+    }
+}
