@@ -59,6 +59,12 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look into the spill of a stopped agent, or into a copy of its directory; nothing is changed there
+    Spill {
+        /// What to do.
+        #[command(subcommand)]
+        command: SpillCommand,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell.
@@ -66,6 +72,30 @@ pub enum Command {
     },
     /// Print the manual pages (roff)
     Man,
+}
+
+/// What to do with a spill.
+#[derive(Debug, Subcommand)]
+pub enum SpillCommand {
+    /// Show which offsets of which partitions it holds
+    Inspect(SpillDirectory),
+    /// Read everything, compare every checksum, and list what is damaged or lost; exits with 1 if anything is
+    Verify(SpillDirectory),
+    /// Write every record as a line of JSON to standard output: keys, values and headers in base64
+    Export(SpillDirectory),
+    /// As export, with what is left in damaged generations that were put aside
+    Salvage(SpillDirectory),
+}
+
+/// Where a spill is.
+#[derive(Debug, Args)]
+pub struct SpillDirectory {
+    /// Its directory
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// The file with its key, if it is encrypted
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
 }
 
 /// Where the configuration is.

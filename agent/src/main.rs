@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
-use spillway_agent::cli::{Cli, Command, ConfigFile};
+use spillway_agent::cli::{Cli, Command, ConfigFile, SpillCommand};
 use spillway_agent::status::Status;
-use spillway_agent::{allocator, check, runner, service};
+use spillway_agent::{allocator, check, runner, service, spill_tools};
 use spillway_config::{AGENT_REFERENCE, AgentConfig, LogFormat, Problems};
 use spillway_ops::{Exit, cli, exit, logging, signals, status};
 
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Check { file, connect } => check(&file, connect),
         Command::Config => print(AGENT_REFERENCE),
         Command::Status { config, address, json } => show_status(config.as_deref(), address, json),
+        Command::Spill { command } => spill(&command).map_err(Failure::other),
         Command::Completions { shell } => cli::completions(shell, Cli::command(), &mut std::io::stdout()).map_err(Failure::other),
         Command::Man => cli::man(Cli::command(), &mut std::io::stdout()).map_err(Failure::other),
     };
@@ -126,6 +127,22 @@ fn show_status(config: Option<&Path>, address: Option<SocketAddr>, json: bool) -
     }
     let status = serde_json::from_value::<Status>(value).context("the agent there is of another version; try --json");
     print(&format!("{}\n", status.map_err(Failure::Other)?.render().trim_end()))
+}
+
+fn spill(command: &SpillCommand) -> Result<(), spill_tools::Error> {
+    let (SpillCommand::Inspect(place) | SpillCommand::Verify(place) | SpillCommand::Export(place) | SpillCommand::Salvage(place)) = command;
+    let (root, key) = (place.directory.as_path(), spill_tools::open(&place.directory, place.key.as_deref())?);
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    match command {
+        SpillCommand::Inspect(_) => spill_tools::write(&mut out, &spill_tools::inspect(root, key.as_ref())?),
+        SpillCommand::Verify(_) => {
+            let (text, findings) = spill_tools::verify(root, key.as_ref())?;
+            spill_tools::write(&mut out, &text)?;
+            if findings > 0 { Err(spill_tools::Error::Damaged(findings)) } else { Ok(()) }
+        }
+        SpillCommand::Export(_) => spill_tools::export(root, key.as_ref(), false, &mut out).map(drop),
+        SpillCommand::Salvage(_) => spill_tools::export(root, key.as_ref(), true, &mut out).map(drop),
+    }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
