@@ -1,0 +1,164 @@
+//! Appends to the spill and to a bare fsynced log in turns, in the same directory, and prints the ratios.
+//!
+//! `spill-bench [DIRECTORY] [MIB]`
+#![expect(clippy::unwrap_used, reason = "a tool for the workbench")]
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use spillway_proto::frame::SectionKind;
+use spillway_proto::{NextOffset, Partition, TopicId, TopicName, TopicPartition};
+use spillway_spill::store::{Appended, Release};
+use spillway_spill::{Class, Entry, EntryId, Line, Options, RotatingStore, SpillStore as _, StoredSection};
+
+const MIB: u64 = 1 << 20;
+
+/// The yardstick: a segmented log with a checksum for each frame, and fdatasync. Nothing durable can do less.
+struct BareLog {
+    directory: PathBuf,
+    file: File,
+    bytes: u64,
+    segment: u64,
+}
+
+impl BareLog {
+    fn open(directory: &Path) -> Self {
+        std::fs::create_dir_all(directory).unwrap();
+        Self { directory: directory.to_owned(), file: Self::segment(directory, 0), bytes: 0, segment: 0 }
+    }
+
+    fn segment(directory: &Path, number: u64) -> File {
+        let file = OpenOptions::new().append(true).create(true).open(directory.join(format!("{number:08}.log"))).unwrap();
+        file.sync_all().unwrap();
+        File::open(directory).unwrap().sync_all().unwrap();
+        file
+    }
+
+    fn append(&mut self, frame: &[u8]) {
+        if self.bytes >= 8 * MIB {
+            self.segment += 1;
+            (self.file, self.bytes) = (Self::segment(&self.directory, self.segment), 0);
+        }
+        let mut record = Vec::with_capacity(frame.len() + 8);
+        record.extend_from_slice(&(frame.len() as u32).to_le_bytes());
+        record.extend_from_slice(&crc32c::crc32c(frame).to_le_bytes());
+        record.extend_from_slice(frame);
+        self.file.write_all(&record).unwrap();
+        self.bytes += record.len() as u64;
+    }
+
+    fn sync(&mut self) {
+        self.file.sync_data().unwrap();
+    }
+}
+
+fn entry(n: u64, frame: Bytes) -> Entry {
+    let offset = |value| NextOffset::new(value).unwrap();
+    let kind = SectionKind::Data { first: offset(n), next: offset(n + 1), records: 1, raw_length: frame.len() };
+    let partition = TopicPartition { topic: TopicName::parse("telemetry").unwrap(), partition: Partition::FIRST };
+    let section = StoredSection { partition, topic_id: TopicId([1; 16]), partition_count: 1, line: Line(0), kind };
+    Entry { class: Class::DEFAULT, created_ms: 0, sections: vec![section], refill: false, frame }
+}
+
+fn release(next: u64) -> Release {
+    let partition = TopicPartition { topic: TopicName::parse("telemetry").unwrap(), partition: Partition::FIRST };
+    Release { partition, topic_id: TopicId([1; 16]), line: Line(0), next: NextOffset::new(next).unwrap() }
+}
+
+/// Bytes that this process has caused to be written to the disk.
+fn disk_writes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok()).unwrap_or(0)
+}
+
+/// Resident memory in MiB.
+fn resident(field: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) / 1024
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let root = PathBuf::from(arguments.next().unwrap_or_else(|| "spill-bench.tmp".to_owned()));
+    let total = arguments.next().map_or(256, |text| text.parse::<u64>().unwrap()) * MIB;
+    for (kib, every) in [(64, 8), (64, 1), (256, 1), (16, 4), (4, 16)] {
+        compare(&root, kib * 1024, every, total);
+    }
+    backlog(&root, total * 4);
+    drop(std::fs::remove_dir_all(&root));
+}
+
+/// Appends in turns of 16 MiB, so that both meet the same disk.
+fn compare(root: &Path, size: u64, every: u64, total: u64) {
+    drop(std::fs::remove_dir_all(root));
+    let frame = Bytes::from((0..size).map(|n| (n.wrapping_mul(2_654_435_761) >> 7) as u8).collect::<Vec<_>>());
+    let mut log = BareLog::open(&root.join("log"));
+    let mut store = RotatingStore::open(&root.join("spill"), Options::new(4 * total)).unwrap();
+    let (mut log_time, mut spill_time, mut n, mut spill_bytes) = (Duration::ZERO, Duration::ZERO, 0, 0);
+    let turn = (16 * MIB / size).min(total / size);
+    while n < total / size {
+        let begun = Instant::now();
+        for count in 1..=turn {
+            log.append(&frame);
+            if count % every == 0 {
+                log.sync();
+            }
+        }
+        log_time += begun.elapsed();
+        let (begun, before) = (Instant::now(), disk_writes());
+        for count in 1..=turn {
+            assert!(matches!(store.append(&entry(n + count, frame.clone()), 0).unwrap(), Appended::Stored(_)));
+            if count % every == 0 {
+                store.sync().unwrap();
+            }
+        }
+        spill_time += begun.elapsed();
+        spill_bytes += disk_writes() - before;
+        n += turn;
+    }
+    let payload = (n * size) as f64;
+    let rate = |time: Duration| payload / time.as_secs_f64() / MIB as f64;
+    println!(
+        "frames of {:3} KiB, sync each {every:2}: bare log {:6.1} MiB/s, spill {:6.1} MiB/s, ratio {:.2}; written {:.2}x payload (by the store's count {:.2}x); RSS {} MiB",
+        size / 1024,
+        rate(log_time),
+        rate(spill_time),
+        log_time.as_secs_f64() / spill_time.as_secs_f64(),
+        spill_bytes as f64 / payload,
+        store.usage().written_bytes as f64 / payload,
+        resident("VmRSS:")
+    );
+}
+
+/// A backlog is opened and drained.
+fn backlog(root: &Path, total: u64) {
+    drop(std::fs::remove_dir_all(root));
+    let frame = Bytes::from(vec![5; 64 * 1024]);
+    let mut store = RotatingStore::open(root, Options::new(2 * total)).unwrap();
+    let count = total / frame.len() as u64;
+    for n in 0..count {
+        store.append(&entry(n, frame.clone()), 0).unwrap();
+        if n % 64 == 63 {
+            store.sync().unwrap();
+        }
+    }
+    store.close().unwrap();
+    let begun = Instant::now();
+    let mut store = RotatingStore::open(root, Options::new(2 * total)).unwrap();
+    println!("backlog of {} MiB: opened in {:?}, RSS {} MiB", total / MIB, begun.elapsed(), resident("VmRSS:"));
+    let (begun, mut after, mut read) = (Instant::now(), EntryId::ZERO, 0u64);
+    while let Some(found) = store.read(after).unwrap() {
+        (after, read) = (found.id, read + 1);
+        if read % 64 == 0 {
+            store.release(&[release(read)]).unwrap();
+        }
+    }
+    store.release(&[release(count)]).unwrap();
+    let rate = total as f64 / begun.elapsed().as_secs_f64() / MIB as f64;
+    println!("drained at {rate:.0} MiB/s; left on disk {} KiB; peak RSS {} MiB", store.usage().disk_bytes / 1024, resident("VmHWM:"));
+    assert_eq!(read, count);
+}
