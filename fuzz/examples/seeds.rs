@@ -27,7 +27,35 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (number, text) in ["plant-7/orders.v1/.", "a/b/-x.", "spillway/internal/-progress."].iter().enumerate() {
         seed("centre", &format!("name-{number}"), 4, text.as_bytes())?;
     }
+    spill()?;
     certificates()
+}
+
+/// The spill's fixtures: their files as they are, and without what the target makes itself.
+fn spill() -> Result<(), Box<dyn Error>> {
+    let root = Path::new("../spill/tests/fixtures/v1");
+    let state = fs::read(root.join("state"))?;
+    seed("spill", "state", 4, &state)?;
+    seed("spill", "state-body", 3, &state[33..state.len() - 4])?;
+    for generation in ["g000000000001", "g000000000002"] {
+        let index = fs::read(root.join(generation).join("index"))?;
+        seed("spill", &format!("{generation}-index"), 2, &index)?;
+        // The records behind the head, as kind and length and body.
+        let (mut rest, mut records) = (&index[8..], Vec::new());
+        while let Some(length) = rest.first_chunk().map(|length| u32::from_le_bytes(*length) as usize) {
+            let body = &rest[5..5 + length];
+            if rest[4] == 2 {
+                seed("spill", &format!("{generation}-identity-{}", body[0]), 0, &body[8..])?;
+            }
+            if rest[4] != 1 && length < 256 {
+                records.extend_from_slice(&[rest[4], length as u8]);
+                records.extend_from_slice(body);
+            }
+            rest = &rest[9 + length..];
+        }
+        seed("spill", &format!("{generation}-records"), 1, &records)?;
+    }
+    seed("spill", "chunks", 5 + 6 * 9, b"SWc1....a record behind something that looks like a chunk")
 }
 
 /// The golden fixtures of the wire format.

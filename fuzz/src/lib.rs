@@ -9,6 +9,7 @@
 //! | [`collector`] | an agent that sends anything, to the collector's sequencer, backlog, syncs | the invariants of `spillway-collector-core` |
 //! | [`config`] | agent.toml, collector.toml, a site's file, sizes, times, rates | every problem has a place and a remedy |
 //! | [`certificate`] | certificates and keys of peers and operators | what is logged of them is one plain line |
+//! | [`spill`] | the files of the agent's spill: index, state, identities, chunks | what is accepted means the same when it is written again; memory |
 //!
 //! [`memory`] measures what a decoder allocates. `SPILLWAY_FUZZ_TRACE=1` prints the steps of a structured input.
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ pub mod control;
 mod file;
 pub mod frame;
 pub mod memory;
+pub mod spill;
 mod tools;
 
 /// Prints a step of a structured input when `SPILLWAY_FUZZ_TRACE` is set.

@@ -145,6 +145,9 @@ fn read_body(bytes: &[u8]) -> Result<State, DecodeError> {
         let (topic_id, partition_count) = (TopicId(reader.array("topic id")?), reader.varint_u32("partition count")?);
         let line = Line(reader.varint_u32("line")?);
         let (first, next) = (next_offset(&mut reader, "first")?, next_offset(&mut reader, "next")?);
+        if first >= next {
+            return Err(DecodeError::Mismatch { what: "an empty dropped range", left: first.value(), right: next.value() });
+        }
         let empty = || DroppedLine { topic_id, partition_count, ranges: Ranges::default() };
         state.dropped.entry((partition, line)).or_insert_with(empty).ranges.insert(first, next);
     }
