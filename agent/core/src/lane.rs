@@ -86,6 +86,8 @@ pub struct LaneBook {
     pub pass_began: Option<NextOffset>,
     /// In that pass something was found that does not join yet.
     pub is_ahead: bool,
+    /// From here on the spill has lost something that was read.
+    pub lost_at: Option<NextOffset>,
     /// The spill has lost what comes next: nothing more of the lane is sent, and a new one takes over when all is acknowledged.
     pub is_broken: bool,
 }
@@ -109,6 +111,7 @@ impl LaneBook {
             line: Line(0),
             pass_began: None,
             is_ahead: false,
+            lost_at: None,
             is_broken: false,
         }
     }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use spillway_proto::frame::{EncodedFrame, Section, SectionKind};
 use spillway_proto::{Lane, NextOffset, TopicPartition};
 use spillway_spill_core::entry::{Line, StoredSection};
+use spillway_spill_core::summary::Source;
 
 use super::frames::{Copy, Retained};
 use super::{Error, Ledger, attach};
@@ -173,7 +174,27 @@ impl Ledger {
         }
         self.frames.push(index, retained);
         self.sweep();
+        for section in &frame.sections {
+            self.stop_at_loss(section.lane);
+        }
         Ok(())
+    }
+
+    /// The spill says that it no longer has what it had of a partition: it is damaged, or was dropped by policy. The lane sends what comes before
+    /// it and is given up there. Untold, it is found out at the spill's end, which is never reached while more comes in than goes out.
+    pub fn lost(&mut self, source: &Source, line: Line, first: NextOffset, next: NextOffset) {
+        let Some((lane, book)) = self.newest_alive(&source.partition) else {
+            return;
+        };
+        let other = book.line != line || book.source.topic_id.is_other_incarnation(source.topic_id);
+        // What has not begun is planned with what the spill says then.
+        if other || book.position.is_none_or(|position| position >= next) {
+            return;
+        }
+        if let Some(book) = self.lanes.get_mut(&lane) {
+            book.lost_at = Some(book.lost_at.map_or(first, |at| at.min(first)));
+        }
+        self.stop_at_loss(lane);
     }
 
     /// The spill has lost what comes next on the lane: a new one takes over when all that was sent is acknowledged.
@@ -227,6 +248,13 @@ impl Ledger {
             Some(StoredSection { partition, topic_id, partition_count, line: book.line, kind })
         };
         sections.iter().filter_map(name).collect()
+    }
+
+    fn stop_at_loss(&mut self, lane: Lane) {
+        let reached = |book: &LaneBook| book.lost_at.is_some_and(|at| book.position >= Some(at));
+        if self.lanes.get(&lane).is_some_and(reached) {
+            self.give_up(lane);
+        }
     }
 
     fn wanted_section(&self, section: &StoredSection) -> Wanted {

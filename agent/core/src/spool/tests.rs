@@ -56,8 +56,11 @@ pub(super) enum Action {
     Hold(u32),
     /// The centre takes it after all.
     Retry(u32),
-    /// The so many-th entry of the spill is lost.
-    Damage(usize),
+    /// The so many-th entry of the spill is lost, which is told, or shows only when it is not there.
+    Damage {
+        place: usize,
+        told: bool,
+    },
 }
 
 fn action(damage: bool) -> impl Strategy<Value = Action> {
@@ -78,7 +81,7 @@ fn action(damage: bool) -> impl Strategy<Value = Action> {
         1 => (0usize..4).prop_map(Action::Crash),
         1 => (0..PARTITIONS).prop_map(Action::Hold),
         1 => (0..PARTITIONS).prop_map(Action::Retry),
-        1 => (0usize..20).prop_map(move |place| if damage { Action::Damage(place) } else { Action::Forget }),
+        1 => (0usize..20, any::<bool>()).prop_map(move |(place, told)| if damage { Action::Damage { place, told } } else { Action::Forget }),
     ]
 }
 
@@ -144,4 +147,33 @@ fn an_outage_goes_through_the_spill_and_back() {
     world.finish();
     assert_eq!(world.lost(), 0);
     assert!(!world.is_in_use());
+}
+
+#[test]
+fn a_loss_that_is_told_does_not_wait_for_the_end_of_the_spill() {
+    for told in [true, false] {
+        let mut world = World::new();
+        world.play(Action::Connect);
+        for action in [Action::Send, Action::Arrive(9), Action::Acks(9), Action::Disconnect, Action::Wait(9)] {
+            world.play(action);
+        }
+        for _ in 0..40 {
+            for action in [Action::Write([1, 0, 0]), Action::Read([1, 0, 0]), Action::Wait(9), Action::Sync(9)] {
+                world.play(action);
+            }
+        }
+        assert!(world.is_in_use());
+        world.play(Action::Connect);
+        let before = world.lane(0);
+        world.play(Action::Damage { place: 10, told });
+        for _ in 0..4 {
+            for action in [Action::Drain(4), Action::Send, Action::Arrive(9), Action::Acks(9)] {
+                world.play(action);
+            }
+        }
+        assert_eq!(world.lane(0) != before, told, "another lane has the partition");
+        assert!(world.is_in_use(), "the end was not reached");
+        world.finish();
+        assert_eq!(world.lost(), 0, "the source had it still");
+    }
 }

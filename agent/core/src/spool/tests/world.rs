@@ -88,7 +88,7 @@ impl World {
             Action::Crash(kept) => self.crash(kept),
             Action::Hold(index) => _ = self.centre.refused.insert(index, true),
             Action::Retry(index) => self.retry(index),
-            Action::Damage(place) => self.damage(place),
+            Action::Damage { place, told } => self.damage(place, told),
         }
         self.settle();
     }
@@ -142,6 +142,10 @@ impl World {
 
     pub(super) fn committed(&self) -> Vec<u64> {
         self.site.committed.values().copied().collect()
+    }
+
+    pub(super) fn lane(&self, index: u32) -> Option<Lane> {
+        self.ledger.lane_of(&source(index).partition)
     }
 
     /// What the shell does after each event.
@@ -361,7 +365,7 @@ impl World {
         }
     }
 
-    fn damage(&mut self, place: usize) {
+    fn damage(&mut self, place: usize, told: bool) {
         let Some(id) = self.site.entries.keys().nth(place).copied() else {
             return;
         };
@@ -369,6 +373,10 @@ impl World {
         for section in sections {
             if let SectionKind::Data { first, next, .. } = section.kind {
                 self.site.damaged.extend((first.value()..next.value()).map(|offset| (section.partition.partition.index(), offset)));
+                if told {
+                    let StoredSection { partition, topic_id, partition_count, line, .. } = section;
+                    self.ledger.lost(&Source { partition, topic_id, partition_count }, line, first, next);
+                }
             }
         }
     }
