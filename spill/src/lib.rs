@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`store`] | the trait of a store, its errors, its figures |
 //! | [`rotating`] | the store: small sled databases in rotation, and how damage is met |
+//! | [`keeper`] | the thread that owns a store |
 //! | [`chunk`], [`index`], [`state`] | the bytes on disk |
 //! | [`seal`] | encryption at rest |
 //! | [`tools`] | inspect, verify, export, salvage on a stopped or copied directory |
@@ -14,6 +15,7 @@
 
 pub mod chunk;
 pub mod index;
+pub mod keeper;
 pub mod rotating;
 pub mod seal;
 pub mod state;

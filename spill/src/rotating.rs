@@ -29,6 +29,7 @@ use spillway_proto::TopicPartition;
 
 use crate::admission::{self, Limits, Policy, Verdict};
 use crate::entry::{Class, Entry, EntryId, Identity, StoredSection};
+use crate::plan::Released;
 use crate::seal::Key;
 use crate::state::State;
 use crate::store::{Appended, Error, Release, Report, SpillStore, StoredEntry, Usage};
@@ -197,6 +198,26 @@ impl SpillStore for RotatingStore {
         self.spans_of(|source| source.partition == *partition)
     }
 
+    fn released(&self, partition: &TopicPartition) -> Option<Released> {
+        self.state.released.get(partition).copied()
+    }
+
+    fn take_reports(&mut self) -> (Vec<Report>, u64) {
+        (std::mem::take(&mut self.reports), std::mem::take(&mut self.unreported))
+    }
+
+    fn close(mut self) -> Result<(), Error> {
+        let synced = self.sync().map(|_| ());
+        for class in self.writers.keys().copied().collect::<Vec<_>>() {
+            self.close_writer(class);
+        }
+        for reader in std::mem::take(&mut self.readers).into_values() {
+            reader.close(true);
+        }
+        let written = self.write_state();
+        synced.and(written)
+    }
+
     fn usage(&self) -> Usage {
         let sum = |figure: fn(&Summary) -> u64| self.generations.values().map(|generation| figure(&generation.summary)).sum();
         Usage {
@@ -213,30 +234,9 @@ impl SpillStore for RotatingStore {
 }
 
 impl RotatingStore {
-    /// What there is to tell since the last call, and how many reports more there would have been.
-    pub fn take_reports(&mut self) -> (Vec<Report>, u64) {
-        (std::mem::take(&mut self.reports), std::mem::take(&mut self.unreported))
-    }
-
     /// The partitions of which anything is known.
     pub fn partitions(&self) -> Vec<TopicPartition> {
         self.tails.keys().cloned().collect()
-    }
-
-    /// Ends the open generations and writes the state. Dropping the store without it costs the next start some time, no data.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn close(mut self) -> Result<(), Error> {
-        let synced = self.sync().map(|_| ());
-        for class in self.writers.keys().copied().collect::<Vec<_>>() {
-            self.close_writer(class);
-        }
-        for reader in std::mem::take(&mut self.readers).into_values() {
-            reader.close(true);
-        }
-        let written = self.write_state();
-        synced.and(written)
     }
 }
 

@@ -7,6 +7,7 @@ use spillway_proto::{NextOffset, TopicId, TopicPartition};
 
 use crate::admission::Full;
 use crate::entry::{Class, Entry, EntryId, Identity, Line};
+use crate::plan::Released;
 use crate::seal::{KeyError, KeyId};
 use crate::summary::{Source, Span};
 
@@ -47,8 +48,22 @@ pub trait SpillStore {
     /// What is known of a partition's offsets, in the order of the entries, and what was dropped of it.
     fn spans(&self, partition: &TopicPartition) -> Vec<(Source, Span)>;
 
+    /// How far a partition is at the centre, as far as the store was told.
+    fn released(&self, partition: &TopicPartition) -> Option<Released>;
+
+    /// What there is to tell since the last call, and how many reports more there would have been.
+    fn take_reports(&mut self) -> (Vec<Report>, u64);
+
     /// The figures.
     fn usage(&self) -> Usage;
+
+    /// Ends what is open. Dropping the store without it costs the next start some time, no data.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn close(self) -> Result<(), Error>
+    where
+        Self: Sized;
 }
 
 /// A partition's progress at the centre: everything below `next` of `line` is there, and all lines before.

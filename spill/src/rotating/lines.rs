@@ -64,11 +64,6 @@ impl RotatingStore {
         }
     }
 
-    /// How far a partition is at the centre, as far as the store was told.
-    pub fn released(&self, partition: &TopicPartition) -> Option<Released> {
-        self.state.released.get(partition).copied()
-    }
-
     pub(super) fn tails_now(&self) -> BTreeMap<TopicPartition, Tail> {
         let mut tails = BTreeMap::new();
         let mut see = |partition: &TopicPartition, line: Line, topic_id: TopicId| {

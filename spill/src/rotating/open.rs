@@ -13,6 +13,8 @@ use crate::entry::EntryId;
 use crate::index;
 use crate::seal::{Key, NO_KEY, Sealer};
 use crate::state::{self, State};
+#[cfg(doc)]
+use crate::store::SpillStore;
 use crate::store::{Error, Report};
 use crate::summary::Sources;
 
@@ -20,7 +22,7 @@ use crate::summary::Sources;
 const VERSION: u64 = 1;
 
 impl RotatingStore {
-    /// Opens the spill in a directory, which is made if it is not there. What was damaged is told by [`Self::take_reports`].
+    /// Opens the spill in a directory, which is made if it is not there. What was damaged is told by [`SpillStore::take_reports`].
     ///
     /// # Errors
     /// [`Error::Locked`], [`Error::Newer`], [`Error::KeyWrong`] and [`Error::Io`] when the directory cannot be used at all.

@@ -9,6 +9,7 @@ mod cycles;
 mod damage;
 mod fixtures;
 mod full;
+mod keeper;
 mod kill;
 mod model;
 mod small_disk;

@@ -1,0 +1,160 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::mpsc;
+
+use bytes::Bytes;
+use spillway_proto::frame::SectionKind;
+use spillway_proto::{NextOffset, Partition, TopicId, TopicName};
+
+use super::*;
+use crate::entry::{Class, Identity, Line, StoredSection};
+
+/// A list in memory that fails when it is told to.
+#[derive(Debug, Default)]
+struct List {
+    entries: Vec<StoredEntry>,
+    pending: Vec<StoredEntry>,
+    next: u64,
+    /// Each call takes the first: whether it fails.
+    failures: VecDeque<bool>,
+    /// Room for so many entries.
+    room: usize,
+}
+
+impl List {
+    fn fails(&mut self) -> Result<(), Error> {
+        if self.failures.pop_front() != Some(true) {
+            return Ok(());
+        }
+        // What was not durable is not in the store, and its numbers are not given again.
+        self.pending.clear();
+        Err(Error::Database { path: "list".into(), text: "told to".to_owned() })
+    }
+}
+
+impl SpillStore for List {
+    fn append(&mut self, entry: &Entry, _now_ms: i64) -> Result<Appended, Error> {
+        self.fails()?;
+        if self.entries.len() + self.pending.len() >= self.room {
+            return Ok(Appended::Full(Full::Bytes));
+        }
+        self.next += 1;
+        let identity = Identity { class: entry.class, created_ms: 0, sections: entry.sections.clone(), frame_bytes: 1, frame_crc: 0 };
+        self.pending.push(StoredEntry { id: EntryId(self.next), identity, frame: entry.frame.clone() });
+        Ok(Appended::Stored(EntryId(self.next)))
+    }
+
+    fn sync(&mut self) -> Result<EntryId, Error> {
+        self.fails()?;
+        self.entries.append(&mut self.pending);
+        Ok(self.durable())
+    }
+
+    fn durable(&self) -> EntryId {
+        self.entries.last().map_or(EntryId::ZERO, |entry| entry.id)
+    }
+
+    fn read(&mut self, after: EntryId) -> Result<Option<StoredEntry>, Error> {
+        self.fails()?;
+        Ok(self.entries.iter().find(|entry| entry.id > after).cloned())
+    }
+
+    fn release(&mut self, releases: &[Release]) -> Result<(), Error> {
+        self.fails()?;
+        self.room += releases.len();
+        Ok(())
+    }
+
+    fn spans(&self, _partition: &TopicPartition) -> Vec<(Source, Span)> {
+        Vec::new()
+    }
+
+    fn released(&self, _partition: &TopicPartition) -> Option<Released> {
+        None
+    }
+
+    fn take_reports(&mut self) -> (Vec<Report>, u64) {
+        (Vec::new(), 0)
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { entries: self.entries.len() as u64, ..Usage::default() }
+    }
+
+    fn close(self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+fn partition() -> TopicPartition {
+    TopicPartition { topic: TopicName::parse("t").unwrap(), partition: Partition::FIRST }
+}
+
+fn frame(n: u8) -> Entry {
+    let offset = |value| NextOffset::new(value).unwrap();
+    let kind = SectionKind::Data { first: offset(n.into()), next: offset(u64::from(n) + 1), records: 1, raw_length: 1 };
+    let section = StoredSection { partition: partition(), topic_id: TopicId([1; 16]), partition_count: 1, line: Line(0), kind };
+    Entry { class: Class::DEFAULT, created_ms: 0, sections: vec![section], refill: false, frame: Bytes::from(vec![n]) }
+}
+
+fn release() -> Release {
+    Release { partition: partition(), topic_id: TopicId([1; 16]), line: Line(0), next: NextOffset::ZERO }
+}
+
+/// Gives `count` frames, waits until all are confirmed, and reads them. Answers what came back, how often there was trouble, how often it was full.
+fn play(list: List, count: u8) -> (Vec<u8>, usize, usize) {
+    let (tell, events) = mpsc::channel();
+    let commit = CommitLimits { max_bytes: 3, max_wait: Duration::from_millis(1) };
+    let limits = KeeperLimits { commit, retry_pause: Duration::from_millis(5) };
+    let keeper = Keeper::start(list, limits, move |event| drop(tell.send(event))).unwrap();
+    (0..count).for_each(|n| keeper.give(Command::Append(frame(n))).unwrap());
+    let (mut confirmed, mut read, mut troubles, mut full) = (0, Vec::new(), 0, 0);
+    loop {
+        match events.recv_timeout(Duration::from_secs(60)).unwrap() {
+            Event::Stored { count, .. } => confirmed += count,
+            Event::Read(Some(entry)) => {
+                read.push(entry.frame[0]);
+                keeper.give(Command::Read(entry.id)).unwrap();
+                continue;
+            }
+            Event::Read(None) => return (read, troubles, full),
+            Event::Trouble(Some(_)) => troubles += 1,
+            Event::Full(Some(_)) => {
+                full += 1;
+                keeper.give(Command::Release(vec![release(); 10])).unwrap();
+            }
+            _ => {}
+        }
+        assert!(confirmed <= usize::from(count), "each is confirmed once");
+        if confirmed == usize::from(count) && read.is_empty() {
+            keeper.give(Command::Read(EntryId::ZERO)).unwrap();
+            confirmed = 0;
+        }
+    }
+}
+
+#[test]
+fn frames_are_confirmed_and_come_back_in_order() {
+    let list = List { room: 100, ..List::default() };
+    assert_eq!(play(list, 50), ((0..50).collect(), 0, 0));
+}
+
+#[test]
+fn after_failures_everything_is_there_once_and_in_order() {
+    for at in 0..12 {
+        let mut failures = VecDeque::from(vec![false; 12]);
+        failures[at] = true;
+        let list = List { room: 100, failures, ..List::default() };
+        let (read, troubles, _) = play(list, 10);
+        assert_eq!(read, (0..10).collect::<Vec<_>>(), "call {at} failed");
+        assert_eq!(troubles, 1);
+    }
+}
+
+#[test]
+fn a_full_store_goes_on_when_there_is_room() {
+    let list = List { room: 6, ..List::default() };
+    let (read, troubles, full) = play(list, 14);
+    assert_eq!((read, troubles), ((0..14).collect(), 0));
+    assert!(full > 0);
+}
