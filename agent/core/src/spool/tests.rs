@@ -5,11 +5,13 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use spillway_proto::message::ResumePoint;
 use spillway_proto::{NextOffset, Partition, TopicId, TopicName, TopicPartition};
 
 use self::world::{PARTITIONS, World};
 use super::*;
 use crate::lane::LaneSource;
+use crate::start::Beginning;
 
 mod centre;
 mod site;
@@ -176,4 +178,22 @@ fn a_loss_that_is_told_does_not_wait_for_the_end_of_the_spill() {
         world.finish();
         assert_eq!(world.lost(), 0, "the source had it still");
     }
+}
+
+#[test]
+fn a_copy_that_becomes_durable_late_takes_no_commit_back() {
+    let now = Instant::now();
+    let mut ledger = Ledger::new(now);
+    ledger.session_opened(1 << 20);
+    let lane = ledger.open(source(0)).unwrap().lane;
+    ledger.resume(lane, ResumePoint::At(next(0)), now).unwrap();
+    ledger.begin(lane, ResumePoint::At(next(0)), Beginning::Resume { at: next(0) });
+    for n in 0..2 {
+        ledger.push(site::frame(&[(lane, n, n + 1)]), &[], 0, now).unwrap();
+    }
+    let copies = ledger.copies();
+    while ledger.next_frame().is_some() {}
+    ledger.ack(lane, next(2), now).unwrap();
+    ledger.durable(&copies[0].raw_sections, Some(copies[0].index));
+    assert_eq!(ledger.take_commits().into_values().collect::<Vec<_>>(), [next(2)]);
 }
