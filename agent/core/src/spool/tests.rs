@@ -7,6 +7,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use spillway_proto::message::ResumePoint;
 use spillway_proto::{NextOffset, Partition, TopicId, TopicName, TopicPartition};
+use spillway_spill_core::entry::Line;
+use spillway_spill_core::summary::{Source, span_of};
 
 use self::world::{PARTITIONS, World};
 use super::*;
@@ -196,4 +198,35 @@ fn a_copy_that_becomes_durable_late_takes_no_commit_back() {
     ledger.ack(lane, next(2), now).unwrap();
     ledger.durable(&copies[0].raw_sections, Some(copies[0].index));
     assert_eq!(ledger.take_commits().into_values().collect::<Vec<_>>(), [next(2)]);
+}
+
+#[test]
+fn what_stands_before_what_it_follows_is_found_in_another_pass() {
+    let (now, point) = (Instant::now(), ResumePoint::At(next(1)));
+    let (mut ledger, mut spool) = (Ledger::new(now), Spool::new(LIMITS, EntryId(7)));
+    ledger.session_opened(1 << 20);
+    let lane = ledger.open(source(0)).unwrap().lane;
+    ledger.resume(lane, point, now).unwrap();
+    let entry = |id, first, end| {
+        let encoded = site::frame(&[(lane, first, end)]);
+        let LaneSource { partition, topic_id, partition_count, .. } = source(0);
+        let section = StoredSection { partition, topic_id, partition_count, line: Line(0), kind: encoded.sections[0].kind };
+        ReadEntry { id: EntryId(id), sections: vec![section], frame: Frame::decode(encoded.bytes, 1 << 20).unwrap() }
+    };
+    // Read again from 1 on, and interrupted before it reached what was there.
+    let entries = [entry(5, 2, 4), entry(7, 1, 3)];
+    let named = entries.iter().flat_map(|entry| &entry.sections).map(|section| {
+        let StoredSection { partition, topic_id, partition_count, .. } = section.clone();
+        (Source { partition, topic_id, partition_count }, span_of(section, false))
+    });
+    let known = Known { spans: named.collect(), released: None };
+    assert_eq!(spool.begin(&mut ledger, lane, point, &known), Begins::Begun(None));
+    // More comes in all the time: the end is never reached.
+    spool.built(&mut ledger, site::frame(&[(lane, 4, 5)]), &[], 0, now).unwrap();
+    for (after, entry) in [(0, &entries[0]), (5, &entries[1]), (0, &entries[0])] {
+        assert_eq!(spool.next_read(&ledger), Some(EntryId(after)));
+        spool.read(&mut ledger, Some(entry.clone()), 0, now).unwrap();
+        spool.settle(&mut ledger);
+    }
+    assert_eq!(ledger.book(lane).unwrap().position, Some(next(4)));
 }
