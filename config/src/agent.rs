@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use crate::parse::{self, Flaw};
 use crate::reader::{Reported, Table};
 use crate::units::{BitRate, ByteSize, DurationText};
 use crate::{
-    AdminConfig, HostPort, KafkaClient, LogConfig, OnGap, Problem, Problems, ShutdownConfig, StartFrom, TlsFiles, TopicsConfig, address,
-    site,
+    AdminConfig, HostPort, KafkaClient, LogConfig, OnGap, Problem, Problems, ShutdownConfig, SpillConfig, StartFrom, TlsFiles,
+    TopicsConfig, WhenFull, address, site,
 };
 
 /// The commented reference file of the agent: what `spillway-agent config` prints, and the bottom layer of every configuration.
@@ -36,6 +37,8 @@ pub struct AgentConfig {
     pub tls: TlsFiles,
     /// The connection to the collector.
     pub link: LinkConfig,
+    /// What waits on disk.
+    pub spill: SpillConfig,
     /// The end.
     pub shutdown: ShutdownConfig,
     /// Metrics, health and status.
@@ -138,6 +141,18 @@ impl AgentConfig {
         self.topics.rule_for(topic).and_then(|rule| rule.on_gap).unwrap_or(self.kafka.on_gap)
     }
 
+    /// What happens to the records of a topic when the spill is full.
+    pub fn when_full_of(&self, topic: &str) -> WhenFull {
+        self.topics.rule_for(topic).and_then(|rule| rule.when_full).unwrap_or(self.spill.when_full)
+    }
+
+    /// All policies in use (`spill.when_full` and those of rules), without repeats, in the enum's order.
+    pub fn spill_policies(&self) -> Vec<WhenFull> {
+        let of_rules = self.topics.rules.iter().filter_map(|rule| rule.when_full);
+        let used: BTreeSet<WhenFull> = of_rules.chain([self.spill.when_full]).collect();
+        used.into_iter().collect()
+    }
+
     pub(crate) fn read(table: &Table<'_>) -> Result<Self, Reported> {
         let site = table.required("site", |item| site::name(&parse::text(item)?));
         let memory_max = table.required("memory_max", parse::size(MEMORY_LEAST..=MEMORY_MOST));
@@ -147,6 +162,7 @@ impl AgentConfig {
         let tls = table.table("tls", |table| TlsFiles::read(table, ISSUE));
         let memory = memory_max.as_ref().ok().copied();
         let link = table.table("link", |table| LinkConfig::read(table, memory));
+        let spill = table.table("spill", SpillConfig::read);
         let shutdown = table.table("shutdown", ShutdownConfig::read);
         let admin = table.table("admin", AdminConfig::read);
         let log = table.table("log", LogConfig::read);
@@ -158,6 +174,7 @@ impl AgentConfig {
             collector: collector?,
             tls: tls?,
             link: link?,
+            spill: spill?,
             shutdown: shutdown?,
             admin: admin?,
             log: log?,

@@ -111,7 +111,7 @@ impl AdminConfig {
     }
 
     pub(crate) fn read(table: &Table<'_>) -> Result<Self, Reported> {
-        Ok(Self { listen: table.required("listen", address_or_off)? })
+        Ok(Self { listen: table.required("listen", parse::unless("off", listen_address))? })
     }
 }
 
@@ -130,11 +130,4 @@ pub(crate) fn listen_address(item: &Item) -> Result<SocketAddr, Flaw> {
             "write for example \"127.0.0.1:9610\", \"0.0.0.0:4433\" (all of IPv4) or \"[::]:4433\" (all)",
         )
     })
-}
-
-fn address_or_off(item: &Item) -> Result<Option<SocketAddr>, Flaw> {
-    if parse::text(item)? == "off" {
-        return Ok(None);
-    }
-    listen_address(item).map(Some).map_err(|flaw| Flaw { fix: format!("{}, or \"off\"", flaw.fix), ..flaw })
 }

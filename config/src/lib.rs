@@ -11,6 +11,7 @@
 //! | `collector` | [`CollectorConfig`] |
 //! | `site` | [`SiteFile`], one file a site at the collector |
 //! | `kafka` | how a Kafka cluster is reached, for both programs; `librdkafka`: the passthrough table and its deny list |
+//! | `spill` | when the agent writes to disk, how much, and what happens when that is full |
 //! | `topics` | which topics are mirrored and from where on |
 //! | `common` | the small tables both programs share: tls, shutdown, admin, log |
 //! | `address` | [`HostPort`] |
@@ -34,6 +35,7 @@ mod problem;
 mod reader;
 mod secret;
 mod site;
+mod spill;
 mod suggest;
 mod topics;
 pub mod units;
@@ -48,4 +50,5 @@ pub use kafka::{KafkaClient, Librdkafka, SaslMechanism, SecurityProtocol};
 pub use problem::{Place, Problem, Problems};
 pub use secret::Secret;
 pub use site::{SITE_REFERENCE, SiteFile};
+pub use spill::{SpillConfig, WhenFull};
 pub use topics::{OnGap, Pattern, StartFrom, TopicRule, TopicsConfig};

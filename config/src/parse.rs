@@ -91,6 +91,14 @@ pub(crate) fn rate_limit(least_bits: u64) -> impl Fn(&Item) -> Result<Option<Bit
     }
 }
 
+/// What `parse` reads, or a word that stands for none of it: "off", "unlimited".
+pub(crate) fn unless<T>(word: &'static str, parse: impl Fn(&Item) -> Result<T, Flaw>) -> impl Fn(&Item) -> Result<Option<T>, Flaw> {
+    move |item| match &item.value {
+        Value::Text(text) | Value::Untyped(text) if text == word => Ok(None),
+        _ => parse(item).map(Some).map_err(|flaw| Flaw { fix: format!("{}, or \"{word}\"", flaw.fix), ..flaw }),
+    }
+}
+
 /// One of a few words.
 pub(crate) fn word<T: Copy>(choices: &'static [(&'static str, T)]) -> impl Fn(&Item) -> Result<T, Flaw> {
     move |item| {

@@ -3,7 +3,7 @@
 /// The known key nearest to `wrong`, if one is near enough to be worth a hint.
 ///
 /// `wrong` and `known` are whole paths. In this order: the same words with other separators (`link_rate_max` for `link.rate_max`), a
-/// misspelt key of the same table, a misspelt table, the same key of another table.
+/// misspelt key of the same table, one of which it is the beginning (`key` for `key_file`), a misspelt table, the same key of another table.
 pub(crate) fn nearest<'a>(wrong: &str, known: &'a [String]) -> Option<&'a str> {
     let (table, key) = split(wrong);
     let squeezed = |path: &str| path.replace(['.', '-'], "_").to_lowercase();
@@ -12,12 +12,14 @@ pub(crate) fn nearest<'a>(wrong: &str, known: &'a [String]) -> Option<&'a str> {
         let siblings = known.iter().filter(|path| split(path).0 == table);
         closest(key, siblings.map(|path| (split(path).1, path)))
     };
+    let beginning = format!("{key}_");
+    let begun = || known.iter().find(|path| split(path).0 == table && split(path).1.starts_with(&beginning));
     let misspelt_table = || {
         let namesakes = known.iter().filter(|path| split(path).1 == key);
         closest(table, namesakes.map(|path| (split(path).0, path)))
     };
     let elsewhere = || known.iter().find(|path| split(path).1 == key);
-    same_words.or_else(misspelt).or_else(misspelt_table).or_else(elsewhere).map(String::as_str)
+    same_words.or_else(misspelt).or_else(begun).or_else(misspelt_table).or_else(elsewhere).map(String::as_str)
 }
 
 /// What goes with the candidate nearest to `word`, if one is near enough.
@@ -85,6 +87,7 @@ mod tests {
         assert_eq!(nearest("kfaka.start", &known), Some("kafka.start"));
         assert_eq!(nearest("link_rate_max", &known), Some("link.rate_max"));
         assert_eq!(nearest("link.keep-alive", &known), Some("link.keep_alive"));
+        assert_eq!(nearest("link.keep", &known), Some("link.keep_alive"));
     }
 
     #[test]

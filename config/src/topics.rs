@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use regex::{Regex, RegexBuilder};
 use regex_syntax::hir::{Hir, Look};
 
+use crate::WhenFull;
 use crate::layer::{Item, Value};
 use crate::parse::{self, Flaw};
 use crate::reader::{Reported, Table};
@@ -37,6 +38,8 @@ pub struct TopicRule {
     pub start: Option<StartFrom>,
     /// In place of `kafka.on_gap`.
     pub on_gap: Option<OnGap>,
+    /// In place of `spill.when_full`.
+    pub when_full: Option<WhenFull>,
 }
 
 /// Where a partition starts for which the centre holds no progress.
@@ -93,7 +96,8 @@ impl TopicRule {
         let pattern = table.required("match", Pattern::parse);
         let start = table.optional("start", StartFrom::parse);
         let on_gap = table.optional("on_gap", OnGap::parse);
-        Ok(Self { pattern: pattern?, start: start?, on_gap: on_gap? })
+        let when_full = table.optional("when_full", WhenFull::parse);
+        Ok(Self { pattern: pattern?, start: start?, on_gap: on_gap?, when_full: when_full? })
     }
 }
 

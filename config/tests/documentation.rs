@@ -8,6 +8,9 @@ use std::path::Path;
 
 use spillway_config::{AGENT_REFERENCE, COLLECTOR_REFERENCE, SITE_REFERENCE};
 
+/// Settings that are called `…_file` themselves.
+const CALLED_FILE: [&str; 1] = ["spill.key_file"];
+
 /// Keys of a reference file with their defaults; `None` for examples.
 fn keys_of(reference: &str) -> BTreeMap<String, Option<String>> {
     let mut keys = BTreeMap::new();
@@ -23,8 +26,9 @@ fn keys_of(reference: &str) -> BTreeMap<String, Option<String>> {
         } else if let Some((key, value)) = text.split_once(" = ").filter(|_| !text.starts_with('#'))
             && !table.starts_with("kafka.librdkafka")
         {
-            let key = key.strip_suffix("_file").unwrap_or(key);
-            keys.insert(format!("{table}{key}"), example.is_none().then(|| value.to_owned()));
+            let path = format!("{table}{key}");
+            let value_of = path.strip_suffix("_file").filter(|_| !CALLED_FILE.contains(&path.as_str()));
+            keys.insert(value_of.unwrap_or(&path).to_owned(), example.is_none().then(|| value.to_owned()));
         }
     }
     keys
@@ -40,7 +44,8 @@ fn documented_in(section: &str) -> BTreeMap<String, Option<String>> {
     let row = |line: &str| {
         let cells: Vec<&str> = line.split('|').collect();
         let key = code(cells.get(1)?)?;
-        let default = code(cells.get(2)?).filter(|default| !default.starts_with("kafka."));
+        let of_another_key = |default: &String| default.starts_with("kafka.") || default.starts_with("spill.");
+        let default = code(cells.get(2)?).filter(|default| !of_another_key(default));
         Some((key, default))
     };
     body.lines().filter_map(row).collect()

@@ -45,17 +45,37 @@ impl Table<'_> {
     /// A PEM file that must be set, exist and hold what it should; `fix` says how to come by one.
     pub(crate) fn required_pem(&self, key: &str, pem: Pem, fix: &str) -> Result<PathBuf, Reported> {
         let path = self.required(key, |item| self.pem(item, pem, fix))?;
-        self.warn_about_key(key, pem, &path);
+        if pem == Pem::PrivateKey {
+            self.warn_about_key(key, &path);
+        }
         Ok(path)
     }
 
     /// As [`Table::required_pem`], for a key that need not be set.
     pub(crate) fn optional_pem(&self, key: &str, pem: Pem, fix: &str) -> Result<Option<PathBuf>, Reported> {
         let path = self.optional(key, |item| self.pem(item, pem, fix))?;
-        if let Some(path) = &path {
-            self.warn_about_key(key, pem, path);
+        if let Some(path) = path.as_ref().filter(|_| pem == Pem::PrivateKey) {
+            self.warn_about_key(key, path);
         }
         Ok(path)
+    }
+
+    /// A file with a key of any form that need not be set, but if it is, must be readable; `fix` says how to come by one.
+    pub(crate) fn optional_key_file(&self, key: &str, fix: &str) -> Result<Option<PathBuf>, Reported> {
+        let path = self.optional(key, |item| {
+            let path = self.resolve(item)?;
+            open(&path).map(drop).map_err(|error| unreadable(&path, &error, fix))?;
+            Ok(path)
+        })?;
+        if let Some(path) = &path {
+            self.warn_about_key(key, path);
+        }
+        Ok(path)
+    }
+
+    /// A path that is always set. Whether there is anything is not looked at.
+    pub(crate) fn required_path(&self, key: &str) -> Result<PathBuf, Reported> {
+        self.required(key, |item| self.resolve(item))
     }
 
     /// A folder that need not be set, but if it is, must exist and be readable.
@@ -88,10 +108,8 @@ impl Table<'_> {
         }
     }
 
-    fn warn_about_key(&self, key: &str, pem: Pem, path: &Path) {
-        if pem == Pem::PrivateKey
-            && let Ok(Some(found)) = self.find(key)
-        {
+    fn warn_about_key(&self, key: &str, path: &Path) {
+        if let Ok(Some(found)) = self.find(key) {
             self.warn_if_open(&found, path);
         }
     }
@@ -122,15 +140,17 @@ pub(super) fn read_value(path: &Path) -> Result<String, Flaw> {
 /// Reads a text of at most `most` bytes.
 pub(crate) fn read_capped(path: &Path, most: u64) -> io::Result<String> {
     let mut text = String::new();
-    let file = File::open(path)?;
-    if file.metadata()?.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    file.take(most + 1).read_to_string(&mut text)?;
+    open(path)?.take(most + 1).read_to_string(&mut text)?;
     if text.len() as u64 > most {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     Ok(text)
+}
+
+/// Opens a file to read it; a folder is none.
+fn open(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
 }
 
 fn unreadable(path: &Path, error: &io::Error, fix: &str) -> Flaw {
