@@ -1,13 +1,15 @@
 //! What `check` tells: the configuration in effect, and with `--connect` whether the other ends answer.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
-use spillway_config::{AgentConfig, OnGap, StartFrom};
+use spillway_config::{AgentConfig, OnGap, SpillConfig, StartFrom, TopicRule};
 use spillway_link::LinkClient;
 use spillway_proto::close::CloseCode;
+use spillway_spill::seal::{Key, KeyError};
 
 use crate::service::{self, StartError};
 use crate::source;
@@ -24,6 +26,15 @@ pub enum Error {
     /// The agent would not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The spill cannot be sealed.
+    #[error("spill.key_file = \"{}\" is of no use: name a file with 32 random bytes, or with 64 hexadecimal digits", path.display())]
+    SpillKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: KeyError,
+    },
     /// The site's Kafka does not answer.
     #[error("the site's Kafka at {servers} does not answer: check that it runs, kafka.bootstrap_servers and security_protocol")]
     Kafka {
@@ -41,7 +52,7 @@ pub enum Error {
 /// Loads what `run` would load, and says what it would do. Must be called within a Tokio runtime.
 ///
 /// # Errors
-/// What is wrong with certificates and client settings.
+/// What is wrong with certificates, the spill's key and client settings.
 pub fn describe(config: &AgentConfig) -> Result<String, Error> {
     let (identity, site) = service::identity(config)?;
     let shares = service::shares(config);
@@ -57,13 +68,12 @@ pub fn describe(config: &AgentConfig) -> Result<String, Error> {
     line("start", format!("{}, where the centre has nothing yet", start(config.kafka.start)));
     line("on a gap", on_gap(config.kafka.on_gap).to_owned());
     for rule in &config.topics.rules {
-        let parts =
-            rule.start.map(|from| format!("start {}", start(from))).into_iter().chain(rule.on_gap.map(|gap| on_gap(gap).to_owned()));
-        line("  rule", format!("{}: {}", rule.pattern, parts.collect::<Vec<_>>().join(", ")));
+        line("  rule", format!("{}: {}", rule.pattern, what_differs(rule)));
     }
     let addresses = config.collector.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     line("collector", addresses);
     line("rate", config.link.rate_max.map_or_else(|| "unlimited".to_owned(), |rate| format!("{} bit/s at most", rate.bits_per_second())));
+    line("spill", spill(&config.spill)?);
     let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / 1_048_576.0);
     line(
         "memory",
@@ -133,6 +143,27 @@ fn mirrored(metadata: &rdkafka::metadata::Metadata, topics: &spillway_config::To
         _ = writeln!(out, "  …           and {} more", selected.len() - MAX_TOPICS_SHOWN);
     }
     out
+}
+
+fn what_differs(rule: &TopicRule) -> String {
+    let start = rule.start.map(|from| format!("start {}", start(from)));
+    let on_gap = rule.on_gap.map(|gap| on_gap(gap).to_owned());
+    let when_full = rule.when_full.map(|policy| format!("{} when the spill is full", policy.as_str()));
+    [start, on_gap, when_full].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// Where it is, how large at most, and what happens then. Reads the key, if there is one, and writes nothing.
+fn spill(spill: &SpillConfig) -> Result<String, Error> {
+    let Some(max_bytes) = spill.max_bytes else { return Ok("off: nothing is written to disk".to_owned()) };
+    let sealed = match &spill.key_file {
+        None => "",
+        Some(path) => {
+            Key::read(path).map_err(|source| Error::SpillKey { path: path.clone(), source })?;
+            ", encrypted"
+        }
+    };
+    let (dir, policy) = (spill.dir.display(), spill.when_full.as_str());
+    Ok(format!("{dir}, {max_bytes} at most{sealed}, {policy} when full"))
 }
 
 fn start(start: StartFrom) -> String {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use centre::Centre;
 use site::Site;
-use spillway_agent::runner;
 use spillway_agent::service::Error;
+use spillway_agent::{check, runner};
 use spillway_proto::frame::GapReason;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -44,6 +44,28 @@ async fn everything_arrives_once_and_in_order_although_the_link_is_cut() {
             assert_eq!(committed, state.next(topic, partition).unwrap_or(0), "the local group of {topic}-{partition}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_tells_about_the_spill_and_leaves_it_alone() {
+    let centre = Centre::start().await;
+    let site = Site::start(&centre).await;
+    let told = |more: &str, name: &str| {
+        let text = site.check(more).unwrap();
+        text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
+    };
+    let dir = site.path("spill");
+    assert_eq!(told("", "spill "), format!("{}, 1GiB at most, block when full", dir.display()));
+    assert_eq!(told("[spill]\nmax_bytes = 'off'\n", "spill "), "off: nothing is written to disk");
+    let rule = "[[topics.rule]]\nmatch = 'a'\non_gap = 'halt'\nwhen_full = 'drop_oldest'\n";
+    assert_eq!(told(rule, "  rule"), "a: halt with exit code 5, drop_oldest when the spill is full");
+
+    let sealed = "[spill]\nkey_file = 'spill.key'\nwhen_full = 'drop_newest'\n";
+    std::fs::write(site.path("spill.key"), [0xff; 32]).unwrap();
+    assert_eq!(told(sealed, "spill "), format!("{}, 1GiB at most, encrypted, drop_newest when full", dir.display()));
+    std::fs::write(site.path("spill.key"), [0xff; 31]).unwrap();
+    assert!(matches!(site.check(sealed), Err(check::Error::SpillKey { .. })));
+    assert!(!dir.exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

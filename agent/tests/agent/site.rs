@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use spillway_agent::runner::Ended;
-use spillway_agent::service;
+use spillway_agent::{check, service};
 use spillway_broker::{Broker, BrokerOptions};
 use spillway_config::AgentConfig;
 use tempfile::TempDir;
@@ -99,6 +99,17 @@ impl Site {
         Agent { running: tokio::spawn(service::run(config, stop.clone())), stop }
     }
 
+    /// What the agent's `check` tells; `more` as for [`Self::agent`].
+    pub(crate) fn check(&self, more: &str) -> Result<String, check::Error> {
+        let config = AgentConfig::load(&self.file(more), self.environment()).unwrap_or_else(|problems| panic!("{problems}"));
+        check::describe(&config)
+    }
+
+    /// A file beside the agent's.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Runs the agent in a process of its own.
     pub(crate) fn process(&self) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_spillway-agent"));
@@ -115,13 +126,17 @@ impl Site {
              redial_max = '1s'\n{kafka}{tables}",
             collector = self.collector,
         );
-        let path = self.folder.path().join("agent.toml");
+        let path = self.path("agent.toml");
         std::fs::write(&path, text).unwrap();
         path
     }
 
-    fn environment(&self) -> [(&'static str, String); 2] {
-        [("SPILLWAY_KAFKA__BOOTSTRAP_SERVERS", self.broker.bootstrap()), ("SPILLWAY_KAFKA__COMMIT_INTERVAL", "1s".to_owned())]
+    fn environment(&self) -> [(&'static str, String); 3] {
+        [
+            ("SPILLWAY_KAFKA__BOOTSTRAP_SERVERS", self.broker.bootstrap()),
+            ("SPILLWAY_KAFKA__COMMIT_INTERVAL", "1s".to_owned()),
+            ("SPILLWAY_SPILL__DIR", "spill".to_owned()),
+        ]
     }
 
     pub(crate) async fn create(&mut self, topic: &str, partitions: i32) {

@@ -205,7 +205,7 @@ impl InsideScene {
         let path = self.dir.path().join("agent.toml");
         let text = format!(
             "site = '{SITE}'\n[collector]\naddress = '{}'\n{}[admin]\nlisten = 'off'\n[kafka]\nbootstrap_servers = '{}'\n\
-             [kafka.librdkafka]\n\"reconnect.backoff.max.ms\" = 200\n[link]\nframe_linger = '5ms'\n",
+             [kafka.librdkafka]\n\"reconnect.backoff.max.ms\" = 200\n[link]\nframe_linger = '5ms'\n[spill]\ndir = 'spill'\n",
             self.relay.address(),
             self.tls[0],
             door.bootstrap()
