@@ -9,6 +9,7 @@ use spillway_config::AgentConfig;
 use spillway_link::{BitRate, Identity, IdentityFiles, LinkClient, LinkSettings, RateCap, Role};
 use spillway_ops::{AdminServer, Metrics, admin, notify};
 use spillway_proto::SiteName;
+use spillway_spill::Class;
 use tokio_util::sync::CancellationToken;
 
 use crate::memory::Shares;
@@ -146,7 +147,8 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<Ended, 
         largest_raw: spillway_proto::limits::MAX_FRAME_RAW_BYTES,
     };
     let compression_level = config.link.compression_level;
-    let settings = Settings { limits, compression_level, budget: Arc::clone(&budget), metrics: metrics.clone() };
+    let classify = Arc::new(|_: &str| Class::DEFAULT);
+    let settings = Settings { limits, compression_level, budget: Arc::clone(&budget), metrics: metrics.clone(), classify };
     let source = Source::start(Arc::clone(&consumer), settings).map_err(StartError::Source)?;
     let inquirer = source::inquirer(&config.kafka.client, &site).map_err(StartError::Kafka)?;
     let survey = Survey::start(inquirer, config.topics.clone()).map_err(StartError::Thread)?;

@@ -3,6 +3,7 @@
 //! One thread owns the reading: it takes commands, polls the consumer's queue, batches, compresses, and hands frames over. It stops taking
 //! records while the budget of unacknowledged frames is used up; librdkafka then stops fetching by itself.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,14 @@ use spillway_kafka::Context;
 use spillway_proto::compress::Compressor;
 use spillway_proto::frame::EncodedFrame;
 use spillway_proto::{Lane, Offset};
+use spillway_spill::Class;
 use tokio::sync::mpsc;
 
 use crate::metrics::AgentMetrics;
 
 mod assignment;
 mod budget;
+mod builders;
 mod reader;
 
 pub use assignment::{consumer, inquirer};
@@ -86,6 +89,8 @@ pub enum Event {
 /// A frame with what the books need.
 #[derive(Debug)]
 pub struct BuiltFrame {
+    /// Where it belongs in the spill: all of its topics are of this class.
+    pub class: Class,
     /// The frame.
     pub frame: EncodedFrame,
     /// Timestamps of its sections' first records.
@@ -94,8 +99,10 @@ pub struct BuiltFrame {
     pub budget: usize,
 }
 
+/// Tells the class of a topic by its name. Asked when a lane is attached or let go, always with the same answer for a topic.
+pub type Classify = Arc<dyn Fn(&str) -> Class + Send + Sync>;
+
 /// What the source needs.
-#[derive(Debug)]
 pub struct Settings {
     /// When frames are closed.
     pub limits: FrameLimits,
@@ -105,6 +112,14 @@ pub struct Settings {
     pub budget: Arc<Budget>,
     /// Metrics to step.
     pub metrics: AgentMetrics,
+    /// A frame holds topics of one class. Each class that is read has an open frame of its own, with its part of the budget.
+    pub classify: Classify,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings").field("limits", &self.limits).field("budget", &self.budget).finish_non_exhaustive()
+    }
 }
 
 /// The running thread. It ends when this is dropped.

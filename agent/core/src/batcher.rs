@@ -201,6 +201,16 @@ impl Batcher {
         self.sealed.take()
     }
 
+    /// True without anything that was read and not taken.
+    pub fn is_empty(&self) -> bool {
+        self.sealed.is_none() && self.open.sections.is_empty()
+    }
+
+    /// True when it is empty and reads no lane.
+    pub fn is_idle(&self) -> bool {
+        self.is_empty() && self.positions.is_empty()
+    }
+
     /// The lane's position: the next offset that it will add.
     pub fn position(&self, lane: Lane) -> Option<NextOffset> {
         self.positions.get(&lane).copied()

@@ -24,7 +24,7 @@ const MAX_ANSWERS_AT_ONCE: usize = 1000;
 impl Runner {
     pub(super) fn on_source(&mut self, event: Event) -> Result<(), Error> {
         match event {
-            Event::Frame(BuiltFrame { frame, timestamps, budget }) => {
+            Event::Frame(BuiltFrame { class: _, frame, timestamps, budget }) => {
                 self.ledger.push(frame, &timestamps, budget, Instant::now()).map_err(Error::Books)?;
             }
             Event::Detached(lane) => self.ledger.detached(lane),

@@ -12,6 +12,7 @@ use spillway_kafka::{Context, admin_client_config, client_config};
 use spillway_proto::{Lane, NextOffset, SiteName, TopicPartition};
 
 use super::SiteConsumer;
+use super::builders::Slot;
 use crate::memory::Shares;
 
 /// Makes the consumer; it connects in the background. The group `spillway-<site>` is committed to and never joined.
@@ -57,36 +58,45 @@ const OWNED: &[(&str, &str)] = &[
 /// Which lane reads which partition.
 #[derive(Debug, Default)]
 pub(super) struct Assignment {
-    lanes: HashMap<Box<str>, Vec<Option<Lane>>>,
+    readings: HashMap<Box<str>, Vec<Option<Reading>>>,
+}
+
+/// Whose records a partition's are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reading {
+    /// The lane.
+    pub(super) lane: Lane,
+    /// Which frame they go into.
+    pub(super) slot: Slot,
 }
 
 impl Assignment {
-    /// The lane of a partition.
-    pub(super) fn lane(&self, topic: &str, partition: u32) -> Option<Lane> {
-        *self.lanes.get(topic)?.get(partition as usize)?
+    /// Who reads a partition.
+    pub(super) fn reading(&self, topic: &str, partition: u32) -> Option<Reading> {
+        *self.readings.get(topic)?.get(partition as usize)?
     }
 
     /// Reads partitions from the given positions. The others are not disturbed.
-    pub(super) fn attach(&mut self, consumer: &SiteConsumer, list: &[(Lane, TopicPartition, NextOffset)]) -> Result<(), KafkaError> {
+    pub(super) fn attach(&mut self, consumer: &SiteConsumer, list: &[(Reading, TopicPartition, NextOffset)]) -> Result<(), KafkaError> {
         let mut assigned = TopicPartitionList::with_capacity(list.len());
-        for (lane, partition, next) in list {
+        for (reading, partition, next) in list {
             let offset = Offset::Offset(next.to_kafka());
             assigned.add_partition_offset(partition.topic.as_str(), partition.partition.to_kafka(), offset)?;
-            let lanes = self.lanes.entry(partition.topic.as_str().into()).or_default();
+            let readings = self.readings.entry(partition.topic.as_str().into()).or_default();
             let index = partition.partition.index() as usize;
-            if lanes.len() <= index {
-                lanes.resize(index + 1, None);
+            if readings.len() <= index {
+                readings.resize(index + 1, None);
             }
-            lanes[index] = Some(*lane);
+            readings[index] = Some(*reading);
         }
         consumer.incremental_assign(&assigned)
     }
 
     /// Reads a partition no more, if it is the lane's.
     pub(super) fn detach(&mut self, consumer: &SiteConsumer, lane: Lane, partition: &TopicPartition) -> Result<(), KafkaError> {
-        let place = self.lanes.get_mut(partition.topic.as_str());
-        let place = place.and_then(|lanes| lanes.get_mut(partition.partition.index() as usize)).filter(|place| **place == Some(lane));
-        let Some(place) = place else {
+        let place = self.readings.get_mut(partition.topic.as_str());
+        let place = place.and_then(|readings| readings.get_mut(partition.partition.index() as usize));
+        let Some(place) = place.filter(|place| place.is_some_and(|reading| reading.lane == lane)) else {
             return Ok(());
         };
         *place = None;
@@ -97,7 +107,7 @@ impl Assignment {
 
     /// Reads nothing more.
     pub(super) fn clear(&mut self, consumer: &SiteConsumer) -> Result<(), KafkaError> {
-        self.lanes.clear();
+        self.readings.clear();
         consumer.unassign()
     }
 }

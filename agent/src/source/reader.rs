@@ -1,19 +1,21 @@
 //! The loop of the source's thread.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
-use spillway_agent_core::batcher::{Batcher, ClosedFrame, Incoming, Pushed};
+use spillway_agent_core::batcher::{Incoming, Pushed};
 use spillway_agent_core::ledger::{Attachment, Detachment};
 use spillway_kafka::events::{self, EventQueue, SourceRecord};
 use spillway_proto::compress::Compressor;
-use spillway_proto::{Lane, NextOffset, Partition, TopicPartition, limits};
+use spillway_proto::{Lane, NextOffset, Partition, TopicPartition};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::assignment::Assignment;
-use super::{BuiltFrame, Command, Event, POLL_TIME, Settings, SiteConsumer};
+use super::assignment::{Assignment, Reading};
+use super::builders::{Builders, Next};
+use super::{Command, Event, POLL_TIME, Settings, SiteConsumer};
 
 /// Events taken from the queue before commands and the clock are looked at again.
 const MAX_BURST: usize = 1000;
@@ -36,10 +38,10 @@ pub(super) fn run(
         drop(events.blocking_send(Event::Failed(super::Error::Queue.to_string())));
         return;
     };
+    let (budget, classify) = (Arc::clone(&settings.budget), Arc::clone(&settings.classify));
     let mut reader = Reader {
         consumer,
-        batcher: Batcher::new(settings.limits),
-        compressor,
+        builders: Builders::new(settings.limits, budget, compressor, classify),
         commands,
         events,
         assignment: Assignment::default(),
@@ -47,9 +49,6 @@ pub(super) fn run(
         caught_up: false,
         caught_up_linger: settings.limits.linger,
         settings,
-        reserved: 0,
-        closed: None,
-        detaching: Vec::new(),
         troubles: HashMap::new(),
         finishing: false,
         finished: false,
@@ -60,8 +59,7 @@ pub(super) fn run(
 struct Reader<'r> {
     consumer: &'r SiteConsumer,
     settings: Settings,
-    batcher: Batcher,
-    compressor: Compressor,
+    builders: Builders,
     commands: Receiver<Command>,
     events: &'r Sender<Event>,
     assignment: Assignment,
@@ -71,12 +69,6 @@ struct Reader<'r> {
     caught_up: bool,
     /// How long the open frame waits then.
     caught_up_linger: Duration,
-    /// Bytes of the budget taken for the open frame.
-    reserved: usize,
-    /// A closed frame that waits for budget.
-    closed: Option<ClosedFrame>,
-    /// Lanes let go, to be confirmed when the frame that may hold the last of them was handed over.
-    detaching: Vec<Lane>,
     /// The last trouble of each lane, so that it is logged once.
     troubles: HashMap<Lane, RDKafkaErrorCode>,
     finishing: bool,
@@ -86,11 +78,11 @@ struct Reader<'r> {
 impl Reader<'_> {
     fn turn(&mut self, queue: &EventQueue<'_>) -> Result<(), Gone> {
         self.obey()?;
-        if !self.hand_over()? || !self.reserve() {
+        if !self.hand_over()? || !self.builders.reserve() {
             return Ok(());
         }
         self.now = Instant::now();
-        let due = self.batcher.due(self.linger()).map(|due| due.saturating_duration_since(self.now));
+        let due = self.builders.due(self.linger()).map(|due| due.saturating_duration_since(self.now));
         // Polls count whole milliseconds: a rest of one is waited for, not spun away.
         let mut wait = due.map_or(POLL_TIME, |due| due + ROUND_UP).min(POLL_TIME);
         self.caught_up = false;
@@ -105,7 +97,7 @@ impl Reader<'_> {
             }
             self.take(polled.event())?;
             wait = Duration::ZERO;
-            if self.batcher.is_sealed() {
+            if self.builders.is_sealed() {
                 break;
             }
         }
@@ -129,7 +121,7 @@ impl Reader<'_> {
                 }
                 Ok(Command::LargestRaw(bytes)) => {
                     self.settings.limits.largest_raw = bytes;
-                    self.batcher.set_limits(self.settings.limits);
+                    self.builders.set_limits(self.settings.limits);
                 }
                 Ok(Command::CaughtUpLinger(linger)) => self.caught_up_linger = linger,
                 Ok(Command::Finish) => {
@@ -148,12 +140,15 @@ impl Reader<'_> {
         if list.is_empty() || self.finishing {
             return Ok(());
         }
-        for (lane, partition, next) in &list {
+        let mut readings = Vec::with_capacity(list.len());
+        for (lane, partition, next) in list {
             tracing::debug!(%partition, %lane, %next, "reading");
-            self.batcher.attach(*lane, *next);
+            let slot = self.builders.slot(partition.topic.as_str());
+            self.builders.batcher(slot).attach(lane, next);
+            readings.push((Reading { lane, slot }, partition, next));
         }
-        if let Err(error) = self.assignment.attach(self.consumer, &list) {
-            for (lane, ..) in list {
+        if let Err(error) = self.assignment.attach(self.consumer, &readings) {
+            for (Reading { lane, .. }, ..) in readings {
                 self.send(Event::Lost { lane, why: format!("cannot be assigned: {error}") })?;
             }
         }
@@ -163,11 +158,11 @@ impl Reader<'_> {
     fn detach(&mut self, detachment: Detachment) {
         let Detachment { lane, partition, keep } = detachment;
         tracing::debug!(%partition, %lane, keep, "reading no more");
-        self.batcher.detach(lane, keep);
+        let slot = self.builders.slot(partition.topic.as_str());
+        self.builders.detach(slot, lane, keep);
         let result = self.assignment.detach(self.consumer, lane, &partition);
         self.ignore(result);
         self.troubles.remove(&lane);
-        self.detaching.push(lane);
     }
 
     /// A partition that was not assigned after all is no trouble for one that lets it go.
@@ -180,29 +175,16 @@ impl Reader<'_> {
     /// Closes frames that are due and hands closed ones over. Answers false while one waits for budget.
     fn hand_over(&mut self) -> Result<bool, Gone> {
         loop {
-            if self.closed.is_none() {
-                let due = self.batcher.due(self.linger()).is_some_and(|due| due <= Instant::now());
-                let close = due || self.finishing || !self.detaching.is_empty();
-                self.closed = self.batcher.take_sealed().or_else(|| if close { self.batcher.close() } else { None });
-            }
-            let Some(frame) = self.closed.take() else {
-                break;
-            };
-            let budget = &self.settings.budget;
-            let sections = frame.builder.sections().len();
-            let most = frame.builder.raw_length() + sections * limits::MAX_SECTION_HEADER_BYTES + FRAME_EDGE_BYTES;
-            let more = most.min(budget.total()).saturating_sub(self.reserved);
-            match budget.take(more, POLL_TIME) {
-                Some(taken) => self.reserved += taken,
-                None => {
-                    self.closed = Some(frame);
-                    return Ok(false);
+            match self.builders.next(self.linger(), self.finishing) {
+                Next::Event(event) => {
+                    if let Event::Frame(built) = &event {
+                        self.settings.metrics.frame_bytes.inc_by(built.frame.bytes.len() as u64);
+                    }
+                    self.send(event)?;
                 }
+                Next::Waits => return Ok(false),
+                Next::Nothing => break,
             }
-            self.encode(frame)?;
-        }
-        for lane in std::mem::take(&mut self.detaching) {
-            self.send(Event::Detached(lane))?;
         }
         if self.finishing && !self.finished {
             self.finished = true;
@@ -211,30 +193,12 @@ impl Reader<'_> {
         Ok(true)
     }
 
-    fn encode(&mut self, mut closed: ClosedFrame) -> Result<(), Gone> {
-        let frame = closed.builder.encode(&mut self.compressor);
-        let budget = frame.bytes.len().min(self.reserved);
-        self.settings.budget.give(self.reserved - budget);
-        self.reserved = 0;
-        self.settings.metrics.frame_bytes.inc_by(frame.bytes.len() as u64);
-        self.send(Event::Frame(BuiltFrame { frame, timestamps: closed.timestamps, budget }))
-    }
-
-    /// Makes sure that the open frame has its share of the budget before records are taken for it.
-    fn reserve(&mut self) -> bool {
-        if self.reserved == 0 {
-            let frame = self.settings.limits.max_bytes + FRAME_EDGE_BYTES;
-            self.reserved = self.settings.budget.take(frame, POLL_TIME).unwrap_or(0);
-        }
-        self.reserved > 0
-    }
-
     fn take(&mut self, event: events::Event<'_>) -> Result<(), Gone> {
         match event {
             events::Event::Record(record) => self.record(&record),
             events::Event::PartitionEnd { topic, partition, next } => {
-                if let Some(lane) = self.assignment.lane(&topic, partition.index()) {
-                    self.batcher.cover(lane, next, self.now);
+                if let Some(Reading { lane, slot }) = self.assignment.reading(&topic, partition.index()) {
+                    self.builders.batcher(slot).cover(lane, next, self.now);
                 }
                 Ok(())
             }
@@ -251,14 +215,14 @@ impl Reader<'_> {
     }
 
     fn record(&mut self, record: &SourceRecord<'_>) -> Result<(), Gone> {
-        let Some(lane) = self.assignment.lane(record.topic, record.partition.index()) else {
+        let Some(Reading { lane, slot }) = self.assignment.reading(record.topic, record.partition.index()) else {
             return Ok(());
         };
         let SourceRecord { offset, timestamp, key, value, headers, .. } = *record;
         let payload = key.map_or(0, <[u8]>::len)
             + value.map_or(0, <[u8]>::len)
             + headers.map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum::<usize>();
-        match self.batcher.push(lane, Incoming { offset, timestamp, key, value, headers }, self.now) {
+        match self.builders.batcher(slot).push(lane, Incoming { offset, timestamp, key, value, headers }, self.now) {
             Pushed::Added => {
                 self.settings.metrics.records_consumed.inc();
                 self.settings.metrics.payload_bytes.inc_by(payload as u64);
@@ -267,14 +231,14 @@ impl Reader<'_> {
             Pushed::Ignored => Ok(()),
             Pushed::TooLarge { bytes } => {
                 // Nothing after the record may go into a frame: that would make it a hole.
-                self.batcher.detach(lane, true);
+                self.builders.batcher(slot).detach(lane, true);
                 self.send(Event::TooLarge { lane, offset, bytes, limit: self.settings.limits.largest_raw })
             }
         }
     }
 
     fn partition_failed(&mut self, topic: &str, partition: Partition, code: RDKafkaErrorCode, text: String) -> Result<(), Gone> {
-        let Some(lane) = self.assignment.lane(topic, partition.index()) else {
+        let Some(Reading { lane, .. }) = self.assignment.reading(topic, partition.index()) else {
             return Ok(());
         };
         if code == RDKafkaErrorCode::AutoOffsetReset || code == RDKafkaErrorCode::OffsetOutOfRange {
@@ -290,6 +254,3 @@ impl Reader<'_> {
         self.events.blocking_send(event).map_err(|_| Gone)
     }
 }
-
-/// What a frame has beside sections and body, in bytes: format, codec, lengths, checksum, and room for a few sections.
-const FRAME_EDGE_BYTES: usize = 4096;

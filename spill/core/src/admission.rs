@@ -17,6 +17,17 @@ pub enum Policy {
     DropNewest,
 }
 
+impl Policy {
+    /// The class of the topics with this policy. It is on the disk: it never changes.
+    pub fn class(self) -> Class {
+        match self {
+            Self::Block => Class::BLOCK,
+            Self::DropOldest => Class::DROP_OLDEST,
+            Self::DropNewest => Class::DROP_NEWEST,
+        }
+    }
+}
+
 /// How much may be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -138,6 +149,12 @@ mod tests {
         assert_eq!(ask(10, &Fill { free_disk: 60, ..FILL }), Verdict::Admit);
         assert_eq!(ask(10, &Fill { free_disk: 59, ..FILL }), Verdict::Block(Full::Disk));
         assert_eq!(ask(10, &Fill { oldest: Some(Duration::from_secs(61)), ..FILL }), Verdict::Block(Full::Age));
+    }
+
+    #[test]
+    fn the_classes_of_the_policies_are_fixed() {
+        let classes = [Policy::Block, Policy::DropOldest, Policy::DropNewest].map(|policy| policy.class().number());
+        assert_eq!(classes, [0, 1, 2]);
     }
 
     #[test]

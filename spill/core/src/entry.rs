@@ -36,13 +36,23 @@ impl fmt::Display for EntryId {
     }
 }
 
-/// Topics that share a policy for a full spill; each has generations of its own, so that one can be dropped without the other. 0 to 7.
+/// Topics that share a policy for a full spill; each has generations of its own, so that one can be dropped without the other. 0 to 7: the first three
+/// are those of the policies ([`Policy::class`](crate::admission::Policy::class)), the others are not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Class(u8);
 
 impl Class {
-    /// The class of topics without a rule.
-    pub const DEFAULT: Self = Self(0);
+    /// The class of topics without a rule: they wait.
+    pub const DEFAULT: Self = Self::BLOCK;
+
+    /// Topics that wait when the spill is full.
+    pub const BLOCK: Self = Self(0);
+
+    /// Topics of which the oldest make room.
+    pub const DROP_OLDEST: Self = Self(1);
+
+    /// Topics of which the newest are not stored.
+    pub const DROP_NEWEST: Self = Self(2);
 
     /// Most classes. Each has an open generation with its own buffers.
     pub const MAX: u8 = 8;
