@@ -17,6 +17,7 @@
 //! | [`status`], [`metrics`] | what the outside sees |
 //! | [`service`] | puts the parts together |
 //! | [`check`] | what `check` tells |
+//! | [`spill`] | opens the spill |
 //! | [`spill_tools`] | what `spill` shows and writes out |
 //! | [`cli`] | the command line |
 
@@ -29,6 +30,7 @@ pub mod runner;
 pub mod service;
 pub mod session;
 pub mod source;
+pub mod spill;
 pub mod spill_tools;
 pub mod status;
 pub mod survey;

@@ -61,8 +61,10 @@ impl Failure {
 fn exit_of(error: &service::Error) -> Exit {
     match error {
         service::Error::Start(_) => Exit::CannotStart,
-        service::Error::Run(runner::Error::GapHalt { .. } | runner::Error::Books(_)) => Exit::Stopped,
-        service::Error::Run(runner::Error::Source(_) | runner::Error::Client(_) | runner::Error::Survey) => Exit::Failed,
+        service::Error::Run(runner::Error::GapHalt { .. } | runner::Error::Books(_) | runner::Error::SpilledFrame { .. }) => Exit::Stopped,
+        service::Error::Run(runner::Error::Source(_) | runner::Error::Client(_) | runner::Error::Survey | runner::Error::Spill) => {
+            Exit::Failed
+        }
     }
 }
 

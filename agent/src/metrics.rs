@@ -23,6 +23,17 @@ spillway_ops::metric_names! {
         LinkUp = "link_up", "1 while a session with a collector is open";
         Reconnects = "reconnects_total", "Sessions that were opened after the first";
         LinkRtt = "link_rtt_seconds", "Round-trip time of the link as QUIC measures it";
+        SpillInUse = "spill_in_use", "1 while records go through the spill";
+        SpillBytes = "spill_bytes", "Bytes of the spill's files";
+        SpillMaxBytes = "spill_max_bytes", "Most bytes that the spill may take; 0 without a spill";
+        SpillRecords = "spill_records", "Records in the spill that its files have not given back yet";
+        SpillOldest = "spill_oldest_seconds", "Age of the oldest frame in the spill; 0 while it is empty";
+        SpillFull = "spill_full_seconds", "Time until the spill is full if it goes on growing as in the last minute; +Inf while it does not grow";
+        SpillDrain = "spill_drain_seconds", "Time until the spill is drained if it goes on shrinking as in the last minute; +Inf while it does not shrink";
+        SpillBlocked = "spill_blocked", "1 while the spill takes nothing, because it is full or its disk fails";
+        SpillWritten = "spill_written_bytes_total", "Bytes that the spill handed to the disk";
+        SpillDropped = "spill_dropped_records_total", "Records that were dropped because the spill was full";
+        SpillDamaged = "spill_damaged_total", "Damaged files found in the spill, and frames found unreadable";
         CommitFailures = "commit_failures_total", "Commits of the local group that failed and were repeated";
     }
 }
@@ -79,6 +90,28 @@ pub struct AgentMetrics {
     pub reconnects: Counter,
     /// Round-trip time.
     pub link_rtt: FloatGauge,
+    /// The spill in use.
+    pub spill_in_use: Gauge,
+    /// Its size.
+    pub spill_bytes: Gauge,
+    /// Its bound.
+    pub spill_max_bytes: Gauge,
+    /// Its records.
+    pub spill_records: Gauge,
+    /// Its oldest frame.
+    pub spill_oldest: FloatGauge,
+    /// Time to full.
+    pub spill_full: FloatGauge,
+    /// Time to empty.
+    pub spill_drain: FloatGauge,
+    /// Takes nothing.
+    pub spill_blocked: Gauge,
+    /// Bytes written.
+    pub spill_written: Counter,
+    /// Records dropped.
+    pub spill_dropped: Counter,
+    /// Damage found.
+    pub spill_damaged: Counter,
     /// Failed commits.
     pub commit_failures: Counter,
 }
@@ -100,6 +133,17 @@ impl AgentMetrics {
             link_up: metrics.gauge(AgentMetric::LinkUp),
             reconnects: metrics.counter(AgentMetric::Reconnects),
             link_rtt: metrics.float_gauge(AgentMetric::LinkRtt),
+            spill_in_use: metrics.gauge(AgentMetric::SpillInUse),
+            spill_bytes: metrics.gauge(AgentMetric::SpillBytes),
+            spill_max_bytes: metrics.gauge(AgentMetric::SpillMaxBytes),
+            spill_records: metrics.gauge(AgentMetric::SpillRecords),
+            spill_oldest: metrics.float_gauge(AgentMetric::SpillOldest),
+            spill_full: metrics.float_gauge(AgentMetric::SpillFull),
+            spill_drain: metrics.float_gauge(AgentMetric::SpillDrain),
+            spill_blocked: metrics.gauge(AgentMetric::SpillBlocked),
+            spill_written: metrics.counter(AgentMetric::SpillWritten),
+            spill_dropped: metrics.counter(AgentMetric::SpillDropped),
+            spill_damaged: metrics.counter(AgentMetric::SpillDamaged),
             commit_failures: metrics.counter(AgentMetric::CommitFailures),
         }
     }

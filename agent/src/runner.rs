@@ -13,8 +13,10 @@ use spillway_agent_core::topics::Topics;
 use spillway_config::AgentConfig;
 use spillway_link::{Explanation, LinkClient};
 use spillway_proto::close::CloseCode;
+use spillway_proto::codec::DecodeError;
 use spillway_proto::frame::Section;
 use spillway_proto::{NextOffset, TopicPartition};
+use spillway_spill::EntryId;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +29,11 @@ use crate::survey::{Question, Survey};
 mod link;
 mod local;
 mod report;
+mod spill;
 mod upkeep;
+
+use spill::Spill;
+pub use spill::SpillParts;
 
 /// How often the status is written and clocks are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -52,6 +58,8 @@ pub struct Parts {
     pub survey: Survey,
     /// Bytes for frames that are not acknowledged.
     pub budget: Arc<Budget>,
+    /// The spill; `None`: there is none.
+    pub spill: Option<SpillParts>,
     /// Metrics to step.
     pub metrics: AgentMetrics,
     /// Where the status goes.
@@ -96,6 +104,19 @@ pub enum Error {
     /// The thread that asks Kafka has ended.
     #[error("the thread that asks the site's Kafka has ended")]
     Survey,
+    /// The spill's thread has ended.
+    #[error("the spill's thread has ended; nothing is lost, start the agent again")]
+    Spill,
+    /// A frame of the spill is whole and yet cannot be read: another version has written it, or a bug.
+    #[error(
+        "entry {id} of the spill cannot be read; nothing is lost. Start the version of the agent that wrote it, or write the spill out with `spillway-agent spill export`"
+    )]
+    SpilledFrame {
+        /// The entry.
+        id: EntryId,
+        /// What is wrong.
+        source: DecodeError,
+    },
 }
 
 /// How the agent ended.
@@ -116,6 +137,7 @@ pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Ended, Error> 
 struct Runner {
     parts: Parts,
     ledger: Ledger,
+    spill: Option<Spill>,
     topics: Topics,
     redial: Redial,
     session: Option<Session>,
@@ -125,6 +147,8 @@ struct Runner {
     /// Number of the session, or of the last one.
     sessions: u64,
     session_since: Instant,
+    /// When the last session ended, or the agent began.
+    away_since: Instant,
     /// Frames that the session has not yet handed to QUIC.
     sending: usize,
     /// What the source was told last: how long a frame waits once it has caught up.
@@ -165,11 +189,12 @@ struct Drain {
 }
 
 impl Runner {
-    fn new(parts: Parts) -> Self {
+    fn new(mut parts: Parts) -> Self {
         let now = Instant::now();
         let redial = Redial::new(parts.config.collector.addresses.len(), parts.config.link.redial_max);
         Self {
             ledger: Ledger::new(now),
+            spill: parts.spill.take().map(Spill::new),
             topics: Topics::default(),
             redial,
             session: None,
@@ -177,6 +202,7 @@ impl Runner {
             address: 0,
             sessions: 0,
             session_since: now,
+            away_since: now,
             sending: 0,
             linger: parts.config.link.frame_linger,
             reopen: BTreeSet::new(),
@@ -211,6 +237,7 @@ impl Runner {
                 event = link::next_event(&mut self.session) => self.on_session(event),
                 opened = link::opened(&mut self.dialling) => self.on_dialled(opened)?,
                 answer = self.parts.survey.answers.recv() => self.on_answer(answer.ok_or(Error::Survey)?)?,
+                event = spill::next_event(&mut self.spill) => self.on_spill(event)?,
                 event = self.parts.source.events.recv() => self.on_source(event.ok_or(source::Error::Gone)?)?,
                 _ = tick.tick() => self.on_tick()?,
             }
@@ -238,17 +265,22 @@ impl Runner {
     }
 
     fn is_done(&self) -> bool {
-        self.drain.as_ref().is_some_and(|drain| (drain.finished && self.ledger.is_empty()) || Instant::now() >= drain.deadline)
+        self.drain.as_ref().is_some_and(|drain| (drain.finished && self.is_safe()) || Instant::now() >= drain.deadline)
     }
 
     /// Commits what is acknowledged, takes leave, and says what is left.
     async fn end(mut self) -> Result<Ended, Error> {
         let unacked_records = self.ledger.unacked_records();
-        if unacked_records > 0 {
+        if unacked_records > 0 && self.is_safe() {
+            tracing::info!(unacked_records, "what is not acknowledged is in the spill, and sent after the next start");
+        } else if unacked_records > 0 {
             tracing::warn!(
                 unacked_records,
                 "not everything was acknowledged in time; nothing is lost: it is read from the site's Kafka and sent again after the next start"
             );
+        }
+        if let Some(spill) = self.spill.take() {
+            drop(tokio::task::spawn_blocking(move || spill.close()).await);
         }
         if let Some(commit) = self.commit.take() {
             self.ledger.commit_failed(commit.offsets);

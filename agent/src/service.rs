@@ -9,13 +9,13 @@ use spillway_config::AgentConfig;
 use spillway_link::{BitRate, Identity, IdentityFiles, LinkClient, LinkSettings, RateCap, Role};
 use spillway_ops::{AdminServer, Metrics, admin, notify};
 use spillway_proto::SiteName;
-use spillway_spill::Class;
 use tokio_util::sync::CancellationToken;
 
 use crate::memory::Shares;
 use crate::metrics::AgentMetrics;
 use crate::runner::{self, Ended, Parts};
 use crate::source::{self, Budget, Settings, Source};
+use crate::spill;
 use crate::status::Board;
 use crate::survey::Survey;
 
@@ -58,6 +58,9 @@ pub enum StartError {
     /// The reading thread did not start.
     #[error(transparent)]
     Source(#[from] source::Error),
+    /// The spill cannot be used.
+    #[error(transparent)]
+    Spill(#[from] spill::Error),
     /// The asking thread did not start.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
@@ -130,6 +133,7 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<Ended, 
     let shares = shares(&config);
     tracing::debug!(?shares, "memory");
     let link = Arc::new(link(&config, &identity, shares.frame_bytes)?);
+    let spill = spill::open(&config, &shares).map_err(StartError::Spill)?;
     let consumer = Arc::new(source::consumer(&config.kafka.client, &site, &shares).map_err(StartError::Kafka)?);
     let mut registry = Metrics::new("spillway-agent");
     let metrics = AgentMetrics::register(&mut registry);
@@ -147,13 +151,13 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<Ended, 
         largest_raw: spillway_proto::limits::MAX_FRAME_RAW_BYTES,
     };
     let compression_level = config.link.compression_level;
-    let classify = Arc::new(|_: &str| Class::DEFAULT);
+    let classify = spill::classify(&config);
     let settings = Settings { limits, compression_level, budget: Arc::clone(&budget), metrics: metrics.clone(), classify };
     let source = Source::start(Arc::clone(&consumer), settings).map_err(StartError::Source)?;
     let inquirer = source::inquirer(&config.kafka.client, &site).map_err(StartError::Kafka)?;
     let survey = Survey::start(inquirer, config.topics.clone()).map_err(StartError::Thread)?;
     let listening = admin.as_ref().map(AdminServer::address);
     let on_ready: Box<dyn FnOnce() + Send> = Box::new(move || notify::ready("spillway-agent", listening, None));
-    let parts = Parts { config, link, consumer, source, survey, budget, metrics, board, on_ready: Some(on_ready) };
+    let parts = Parts { config, link, consumer, source, survey, budget, spill, metrics, board, on_ready: Some(on_ready) };
     Ok(runner::run(parts, stop).await?)
 }

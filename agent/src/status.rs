@@ -25,6 +25,9 @@ pub struct Status {
     pub unacked_records: u64,
     /// Most bytes of frames that may be unacknowledged; reading stops there.
     pub budget_bytes: usize,
+    /// The spill.
+    #[serde(default)]
+    pub spill: SpillStatus,
     /// Seconds since the last acknowledgement; none so far: absent.
     pub last_ack_seconds: Option<f64>,
     /// Partitions in order of topic and number.
@@ -63,6 +66,33 @@ pub struct KafkaStatus {
     pub error: Option<String>,
     /// Topics that are mirrored.
     pub topics: usize,
+}
+
+/// The spill. Sizes in bytes, times in seconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SpillStatus {
+    /// `off`, `idle`, `spilling` (no session, or more comes than goes), `draining`, `full` or `trouble`.
+    pub state: String,
+    /// Of all its files.
+    pub bytes: u64,
+    /// Most that it may take.
+    pub max_bytes: u64,
+    /// Records that its files hold; those of a file are given back together.
+    pub records: u64,
+    /// Frames that its files hold.
+    pub entries: u64,
+    /// Age of the oldest frame.
+    pub oldest_seconds: Option<f64>,
+    /// Until it is full, if it goes on growing as in the last minute.
+    pub full_in_seconds: Option<f64>,
+    /// Until it is drained, if it goes on shrinking as in the last minute.
+    pub drain_in_seconds: Option<f64>,
+    /// Handed to the disk since the start of the agent.
+    pub written_bytes: u64,
+    /// Dropped ever, because it was full.
+    pub dropped_records: u64,
+    /// Why it cannot be written, or takes nothing.
+    pub trouble: Option<String>,
 }
 
 /// One partition.
@@ -154,6 +184,7 @@ impl Status {
         line("kafka", self.kafka.render());
         let age = self.last_ack_seconds.map_or_else(|| "none yet".to_owned(), |seconds| format!("last ack {seconds:.0} s ago"));
         line("unacked", format!("{} records, {} of {} bytes, {age}", self.unacked_records, self.unacked_bytes, self.budget_bytes));
+        line("spill", self.spill.render());
         if let Some(reason) = &self.unhealthy {
             line("unhealthy", reason.clone());
         }
@@ -194,6 +225,28 @@ impl LinkStatus {
         match &self.last_error {
             Some(error) if self.state != "open" => _ = write!(text, ": {error}"),
             _ => {}
+        }
+        text
+    }
+}
+
+impl SpillStatus {
+    fn render(&self) -> String {
+        let mut text = self.state.clone();
+        if self.bytes > 0 {
+            let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
+            _ = write!(text, ", {:.1} of {:.0} MiB, {} records", mib(self.bytes), mib(self.max_bytes), self.records);
+        }
+        for (name, seconds) in [("oldest", self.oldest_seconds), ("full in", self.full_in_seconds), ("drained in", self.drain_in_seconds)] {
+            if let Some(seconds) = seconds {
+                _ = write!(text, ", {name} {seconds:.0} s");
+            }
+        }
+        if self.dropped_records > 0 {
+            _ = write!(text, ", {} records dropped", self.dropped_records);
+        }
+        if let Some(trouble) = &self.trouble {
+            _ = write!(text, ": {trouble}");
         }
         text
     }

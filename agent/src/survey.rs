@@ -59,12 +59,23 @@ pub struct Question {
     pub lane: Lane,
     /// What it is for.
     pub source: LaneSource,
-    /// What the centre says of it.
-    pub point: ResumePoint,
-    /// The session it was said in.
+    /// What is to be found out.
+    pub asked: Asked,
+    /// The session it was asked in, or the last one.
     pub session: u64,
     /// Where a partition begins of which the centre has nothing.
     pub start: StartFrom,
+}
+
+/// What is to be found out of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// How a lane begins of which the centre says this.
+    Begin(ResumePoint),
+    /// What the source still has of a partition of which the spill has lost something; the centre says this of it.
+    Hole(ResumePoint),
+    /// Where to read on while nobody knows what the centre has.
+    Ahead,
 }
 
 /// What the survey tells.
@@ -78,6 +89,24 @@ pub enum Answer {
         question: Box<Question>,
         /// How.
         beginning: Beginning,
+    },
+    /// What the source has, to [`Asked::Hole`].
+    Hole {
+        /// The question.
+        question: Box<Question>,
+        /// The source's log.
+        log: LogRange,
+    },
+    /// Where to read on, to [`Asked::Ahead`].
+    Ahead {
+        /// The question.
+        question: Box<Question>,
+        /// What the local group has committed: the centre or the spill has everything below.
+        committed: Option<NextOffset>,
+        /// The source's log.
+        log: LogRange,
+        /// Where a partition begins that was never read.
+        first: NextOffset,
     },
     /// Kafka does not answer, from now on. The text says what it is and what to do.
     Away(String),
@@ -160,6 +189,24 @@ struct Pending {
     other_topic: u32,
     /// A truncation seen, and how often in a row.
     suspected: Option<(Beginning, u32)>,
+}
+
+impl Pending {
+    /// A truncation is believed when it was seen several times.
+    fn believe(&mut self, beginning: Beginning) -> Result<Beginning, Trouble> {
+        if !matches!(beginning, Beginning::Gap(gap) if gap.reason == GapReason::Truncated) {
+            return Ok(beginning);
+        }
+        let looks = self.suspected.filter(|(before, _)| *before == beginning).map_or(1, |(_, looks)| looks + 1);
+        self.suspected = Some((beginning, looks));
+        if looks < TRUNCATION_LOOKS { Err(Trouble::Suspicious(self.question.source.partition.clone())) } else { Ok(beginning) }
+    }
+}
+
+enum Found {
+    Begin(Beginning),
+    Hole(LogRange),
+    Ahead { committed: Option<NextOffset>, log: LogRange, first: NextOffset },
 }
 
 /// The runner is gone.
@@ -263,10 +310,15 @@ impl Surveyor {
     }
 
     fn answer(&mut self, mut pending: Pending) -> Result<(), Gone> {
-        match self.beginning(&mut pending) {
-            Ok(beginning) => {
+        match self.found(&mut pending) {
+            Ok(found) => {
                 self.back()?;
-                self.send(Answer::Begin { question: pending.question, beginning })
+                let question = pending.question;
+                self.send(match found {
+                    Found::Begin(beginning) => Answer::Begin { question, beginning },
+                    Found::Hole(log) => Answer::Hole { question, log },
+                    Found::Ahead { committed, log, first } => Answer::Ahead { question, committed, log, first },
+                })
             }
             // The watcher will see it as well and close the lane, unless it was a broker that had not heard of the topic yet.
             Err(Trouble::OtherTopic(topic)) if pending.other_topic == OTHER_TOPIC_LOOKS => {
@@ -287,7 +339,7 @@ impl Surveyor {
         }
     }
 
-    fn beginning(&self, pending: &mut Pending) -> Result<Beginning, Trouble> {
+    fn found(&self, pending: &mut Pending) -> Result<Found, Trouble> {
         let question = &pending.question;
         let partition = &question.source.partition;
         let (topic, index) = (partition.topic.as_str(), partition.partition.to_kafka());
@@ -295,20 +347,33 @@ impl Surveyor {
         let offset = |offset| NextOffset::from_kafka(offset).ok_or_else(|| Trouble::NoOffset(partition.clone()));
         let log = LogRange { start: offset(start)?, end: offset(end)? };
         let policy = self.policy(question)?;
+        let committed = if question.asked == Asked::Ahead { self.committed(partition)? } else { None };
         // Asked last, so that what was told above belongs to this topic and not to one made anew meanwhile.
         self.check_incarnation(&question.source)?;
-        let beginning = decide(question.point, log, policy);
-        if !matches!(beginning, Beginning::Gap(gap) if gap.reason == GapReason::Truncated) {
-            return Ok(beginning);
+        match question.asked {
+            Asked::Begin(point) => pending.believe(decide(point, log, policy)).map(Found::Begin),
+            Asked::Hole(_) => Ok(Found::Hole(log)),
+            Asked::Ahead => Ok(Found::Ahead { committed, log, first: decide(ResumePoint::Fresh, log, policy).at() }),
         }
-        let looks = pending.suspected.filter(|(before, _)| *before == beginning).map_or(1, |(_, looks)| looks + 1);
-        pending.suspected = Some((beginning, looks));
-        if looks < TRUNCATION_LOOKS { Err(Trouble::Suspicious(partition.clone())) } else { Ok(beginning) }
+    }
+
+    /// What the local group has committed.
+    fn committed(&self, partition: &TopicPartition) -> Result<Option<NextOffset>, Trouble> {
+        let (topic, index) = (partition.topic.as_str(), partition.partition.to_kafka());
+        let mut asked = TopicPartitionList::with_capacity(1);
+        asked.add_partition(topic, index);
+        let committed = self.client.committed_offsets(asked, QUERY_TIMEOUT)?;
+        let committed = committed.find_partition(topic, index).ok_or_else(|| Trouble::NoOffset(partition.clone()))?;
+        committed.error()?;
+        Ok(match committed.offset() {
+            Offset::Offset(offset) => NextOffset::from_kafka(offset),
+            _ => None,
+        })
     }
 
     fn policy(&self, question: &Question) -> Result<StartPolicy, Trouble> {
         match question.start {
-            _ if question.point != ResumePoint::Fresh => Ok(StartPolicy::Earliest),
+            _ if !matches!(question.asked, Asked::Begin(ResumePoint::Fresh) | Asked::Ahead) => Ok(StartPolicy::Earliest),
             StartFrom::Earliest => Ok(StartPolicy::Earliest),
             StartFrom::Latest if question.source.born => Ok(StartPolicy::Earliest),
             StartFrom::Latest => Ok(StartPolicy::Latest),

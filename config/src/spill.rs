@@ -17,8 +17,8 @@ pub struct SpillConfig {
     pub min_free_disk: ByteSize,
     /// It counts as full when its oldest data is older. `None` (written `"unlimited"`): any age. Default `None`, 1 min to 365 d.
     pub max_age: Option<Duration>,
-    /// So many encoded bytes without acknowledgement begin the spill. Default 4 MiB, 64 KiB to 1 GiB; the agent cuts it to what its share of
-    /// `memory_max` holds.
+    /// So many encoded bytes without acknowledgement begin the spill. Default 16 MiB, 64 KiB to 1 GiB. More than the agent's share of
+    /// `memory_max` never comes together: then only `after` counts.
     pub after_bytes: ByteSize,
     /// … or a frame that was not acknowledged for so long, or so long without a session. Default 10 s, 100 ms to 1 h.
     pub after: Duration,

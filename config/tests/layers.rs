@@ -101,7 +101,7 @@ fn default_spill() -> SpillConfig {
         max_bytes: Some(ByteSize::from_mib(1024)),
         min_free_disk: ByteSize::from_mib(64),
         max_age: None,
-        after_bytes: ByteSize::from_mib(4),
+        after_bytes: ByteSize::from_mib(16),
         after: Duration::from_secs(10),
         when_full: WhenFull::Block,
         sync_bytes: ByteSize::from_kib(64),

@@ -15,6 +15,8 @@ pub struct LaneSource {
     pub partition_count: u32,
     /// The partition came to be after the agent first looked, so all of it was "written from now on": `latest` begins at its beginning.
     pub born: bool,
+    /// The source does not have it any more; only the spill has something of it.
+    pub past: bool,
 }
 
 /// What follows when everything read of a lane is acknowledged.
@@ -133,7 +135,7 @@ impl LaneBook {
 
     /// The announcement.
     pub fn announcement(&self, lane: Lane) -> OpenLane {
-        let LaneSource { partition, topic_id, partition_count, born: _ } = &self.source;
+        let LaneSource { partition, topic_id, partition_count, born: _, past: _ } = &self.source;
         OpenLane { lane, source: partition.clone(), topic_id: *topic_id, partition_count: *partition_count }
     }
 
@@ -172,7 +174,7 @@ mod tests {
 
     fn book(origin: ResumePoint, base: u64, position: u64, acked: Option<u64>) -> LaneBook {
         let partition = TopicPartition { topic: TopicName::parse("t").unwrap(), partition: Partition::FIRST };
-        let source = LaneSource { partition, topic_id: TopicId::UNKNOWN, partition_count: 1, born: false };
+        let source = LaneSource { partition, topic_id: TopicId::UNKNOWN, partition_count: 1, born: false, past: false };
         let (base, position, acked) = (Some(next(base)), Some(next(position)), acked.map(next));
         LaneBook { origin: Some(origin), base, position, acked, ..LaneBook::new(source) }
     }

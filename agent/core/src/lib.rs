@@ -1,6 +1,7 @@
 //! Every decision of the agent, without I/O, clock or threads: time and randomness come in as arguments.
 
 pub mod batcher;
+pub mod forecast;
 pub mod lane;
 pub mod ledger;
 pub mod redial;

@@ -50,6 +50,8 @@ pub struct Append {
 pub struct ReadEntry {
     /// Its number.
     pub id: EntryId,
+    /// When it was built, milliseconds since 1970.
+    pub created_ms: i64,
     /// Its sections.
     pub sections: Vec<StoredSection>,
     /// The frame.
@@ -137,6 +139,11 @@ impl Spool {
         }
     }
 
+    /// True while frames go through the spill and all of them are durable: then nothing is lost with what is in memory.
+    pub fn is_durable(&self) -> bool {
+        self.in_use && self.waiting.is_empty()
+    }
+
     /// What is to be put at the spill's end, in order. Each is confirmed by [`Self::stored`].
     pub fn take_appends(&mut self) -> Vec<Append> {
         std::mem::take(&mut self.appends)
@@ -183,7 +190,7 @@ impl Spool {
             ledger.give_back(budget);
             return Ok(());
         }
-        let Some(ReadEntry { id, sections, frame }) = entry else {
+        let Some(ReadEntry { id, created_ms, sections, frame }) = entry else {
             ledger.give_back(budget);
             self.cursor = self.last;
             return Ok(());
@@ -192,7 +199,7 @@ impl Spool {
         let wanted = ledger.wanted(&sections);
         if wanted.iter().any(|wanted| matches!(wanted, Wanted::Now(_))) {
             let lanes = wanted.iter().map(|wanted| if let Wanted::Now(lane) = wanted { *lane } else { NO_LANE });
-            return ledger.push_stored(frame.with_lanes(lanes), &wanted, budget, now);
+            return ledger.push_stored(frame.with_lanes(lanes), &wanted, created_ms, budget, now);
         }
         ledger.give_back(budget);
         Ok(())

@@ -7,14 +7,14 @@ use spillway_agent_core::lane::{HeldBecause, LaneSource, Phase};
 use spillway_agent_core::ledger::{self, Resumed};
 use spillway_link::Explanation;
 use spillway_proto::close::CloseCode;
-use spillway_proto::message::{AgentMessage, CollectorMessage, Hold, ResumePoint};
+use spillway_proto::message::{AgentMessage, CollectorMessage, Hold};
 use spillway_proto::{Lane, limits};
 use tokio::task::JoinHandle;
 
 use super::{Error, Runner};
 use crate::session::{Event, Session};
 use crate::source::Command;
-use crate::survey::Question;
+use crate::survey::{Asked, Question};
 
 /// The session's next event; never without a session. Cancel safe.
 pub(super) async fn next_event(session: &mut Option<Session>) -> Event {
@@ -72,7 +72,7 @@ impl Runner {
         self.parts.metrics.link_up.set(1);
         (self.link_trouble, self.sending, self.session_since) = (None, 0, Instant::now());
         self.silence.end(self.session_since);
-        self.questions.clear();
+        self.forget_questions();
         let largest_raw = usize::try_from(welcome.max_frame_raw_bytes).unwrap_or(usize::MAX).min(limits::MAX_FRAME_RAW_BYTES);
         let in_flight = usize::try_from(welcome.max_in_flight_bytes).unwrap_or(usize::MAX);
         self.parts.source.command(Command::LargestRaw(largest_raw))?;
@@ -111,8 +111,11 @@ impl Runner {
 
     fn session_over(&mut self, disposition: spillway_proto::close::Disposition) {
         self.ledger.session_closed();
-        self.sending = 0;
-        self.questions.clear();
+        if let Some(spill) = &mut self.spill {
+            spill.spool.session_closed(&mut self.ledger);
+        }
+        (self.sending, self.away_since) = (0, Instant::now());
+        self.forget_questions();
         self.parts.metrics.link_up.set(0);
         let attempt = self.redial.lost(disposition, rand::random());
         self.dial(attempt);
@@ -135,7 +138,7 @@ impl Runner {
         self.silence.end(now);
         match message {
             CollectorMessage::Resume { lane, resume } => match self.ledger.resume(lane, resume, now)? {
-                Resumed::Begin(source) => self.ask(lane, *source, resume),
+                Resumed::Begin(source) => self.begin(lane, *source, resume),
                 Resumed::Diverged => {
                     tracing::info!(%lane, ?resume, "the centre's position is not ours: another agent of this site was there, or it was reset");
                 }
@@ -155,9 +158,9 @@ impl Runner {
         Ok(())
     }
 
-    fn ask(&mut self, lane: Lane, source: LaneSource, point: ResumePoint) {
+    pub(super) fn question(&self, lane: Lane, source: LaneSource, asked: Asked) -> Question {
         let start = self.parts.config.start_of(source.partition.topic.as_str());
-        self.questions.push_back(Question { lane, source, point, session: self.sessions, start });
+        Question { lane, source, asked, session: self.sessions, start }
     }
 
     fn on_hold(&mut self, hold: Hold, now: Instant) -> Result<(), ledger::Error> {
@@ -191,7 +194,7 @@ impl Runner {
     }
 
     /// Opens a lane, and announces it if a session is open.
-    pub(super) fn open(&mut self, source: LaneSource) {
+    pub(super) fn open_lane(&mut self, source: LaneSource) {
         let partition = source.partition.clone();
         match self.ledger.open(source) {
             Ok(announcement) => {

@@ -15,8 +15,8 @@ use spillway_config::OnGap;
 use spillway_proto::{Lane, NextOffset, Partition, TopicName, TopicPartition, limits};
 
 use super::{Error, Runner};
-use crate::source::{BuiltFrame, Event, SiteConsumer};
-use crate::survey::{Answer, Question};
+use crate::source::{Event, SiteConsumer};
+use crate::survey::{Answer, Asked, Question};
 
 /// Answers taken at once, so that many lanes begin in one frame.
 const MAX_ANSWERS_AT_ONCE: usize = 1000;
@@ -24,9 +24,7 @@ const MAX_ANSWERS_AT_ONCE: usize = 1000;
 impl Runner {
     pub(super) fn on_source(&mut self, event: Event) -> Result<(), Error> {
         match event {
-            Event::Frame(BuiltFrame { class: _, frame, timestamps, budget }) => {
-                self.ledger.push(frame, &timestamps, budget, Instant::now()).map_err(Error::Books)?;
-            }
+            Event::Frame(built) => self.on_frame(built)?,
             Event::Detached(lane) => self.ledger.detached(lane),
             Event::Lost { lane, why } => {
                 if let Some(book) = self.ledger.book(lane) {
@@ -73,6 +71,10 @@ impl Runner {
         match answer {
             Answer::Topics(snapshot) => self.on_topics(snapshot),
             Answer::Begin { question, beginning } => return self.on_begin(*question, beginning),
+            Answer::Hole { question, log } => self.on_hole(question, log),
+            Answer::Ahead { question, committed, log, first } => {
+                self.on_ahead(question.lane, question.source.partition, committed, log, first);
+            }
             Answer::Away(text) => {
                 let servers = &self.parts.config.kafka.client.bootstrap_servers;
                 tracing::warn!(
@@ -95,15 +97,17 @@ impl Runner {
         if self.drain.is_some() {
             return;
         }
-        self.looked = true;
         for change in self.topics.update(snapshot) {
             self.on_change(change);
+        }
+        if !std::mem::replace(&mut self.looked, true) {
+            self.open_found();
         }
         for partition in std::mem::take(&mut self.reopen) {
             let state = self.topics.known().get(&partition.topic).copied();
             match state.filter(|state| partition.partition.index() < state.partitions) {
                 Some(state) => self.open(lane_source(partition, state, false)),
-                None => self.let_go(&partition),
+                None => self.close_partition(&partition),
             }
         }
     }
@@ -153,7 +157,8 @@ impl Runner {
         match self.ledger.lane_of(partition) {
             Some(lane) if self.ledger.book(lane).is_some_and(|book| !book.is_dead()) => self.ledger.drain(lane, then),
             Some(_) if then == AfterDrain::Reopen => _ = self.reopen.insert(partition.clone()),
-            Some(_) => self.let_go(partition),
+            Some(_) => self.close_partition(partition),
+            None if self.forget_opening(partition) && then == AfterDrain::Reopen => _ = self.reopen.insert(partition.clone()),
             None => {}
         }
     }
@@ -168,7 +173,9 @@ impl Runner {
         if question.session != self.sessions || self.session.is_none() || self.drain.is_some() {
             return Ok(());
         }
-        let Question { lane, source, point, .. } = question;
+        let Question { lane, source, asked: Asked::Begin(point), .. } = question else {
+            return Ok(());
+        };
         if let Beginning::Gap(gap) = beginning
             && self.announce_gap(lane, &source.partition, gap)?
         {
@@ -274,5 +281,5 @@ fn partitions(topic: &TopicName, first: u32, end: u32) -> impl Iterator<Item = T
 }
 
 fn lane_source(partition: TopicPartition, state: TopicState, born: bool) -> LaneSource {
-    LaneSource { partition, topic_id: state.id, partition_count: state.partitions, born }
+    LaneSource { partition, topic_id: state.id, partition_count: state.partitions, born, past: false }
 }

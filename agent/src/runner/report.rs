@@ -11,7 +11,7 @@ use spillway_proto::TopicPartition;
 
 use super::Runner;
 use crate::metrics::{DirectionLabels, PartitionLabels, ReasonLabels};
-use crate::status::{GapStatus, KafkaStatus, LinkStatus, PartitionStatus, Status};
+use crate::status::{GapStatus, KafkaStatus, LinkStatus, PartitionStatus, SpillStatus, Status};
 
 /// Data that waits for an acknowledgement longer than this, while the link is up, is a fault that a person should look at.
 const STALLED: Duration = Duration::from_secs(60);
@@ -62,6 +62,7 @@ impl Runner {
         self.wire = (sent, received);
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         let mut held = 0;
+        let oldest_spilled = self.spill.as_ref().filter(|spill| spill.spool.is_in_use()).and_then(|spill| spill.usage.oldest_ms);
         for (lane, book) in self.ledger.partitions() {
             held += i64::from(matches!(book.phase, Phase::Held(_)));
             let labels = labels(&book.source.partition);
@@ -70,7 +71,10 @@ impl Runner {
                 metrics.lag_records.get_or_create(&labels).set(lag as i64);
             }
             // Records that wait in Kafka are younger than the oldest in flight; without one in flight the last figure stands until the lag ends.
-            let age = self.ledger.oldest_unacked(lane).map(|timestamp| now_ms.saturating_sub(timestamp).max(0) as f64 / 1000.0);
+            // With a spill in use what is oldest may be there only, in the place of any partition that has not caught up.
+            let spilled = oldest_spilled.filter(|_| lag.is_none_or(|lag| lag > 0));
+            let oldest = self.ledger.oldest_unacked(lane).or(spilled);
+            let age = oldest.map(|timestamp| now_ms.saturating_sub(timestamp).max(0) as f64 / 1000.0);
             if let Some(age) = age.or_else(|| (lag == Some(0)).then_some(0.0)) {
                 metrics.lag_seconds.get_or_create(&labels).set(age);
             }
@@ -106,11 +110,63 @@ impl Runner {
             unacked_bytes: self.ledger.unacked_bytes(),
             unacked_records: self.ledger.unacked_records(),
             budget_bytes: self.parts.budget.total(),
+            spill: self.spill_status(),
             last_ack_seconds: self.last_ack.map(|at| at.elapsed().as_secs_f64()),
             partitions: self.ledger.partitions().map(|(lane, book)| self.partition_status(lane.0, book)).collect(),
             gaps: self.gaps.iter().cloned().collect(),
             unhealthy: self.unhealthy(),
             not_ready: self.not_ready(),
+        }
+    }
+
+    /// Steps the spill's figures.
+    pub(super) fn step_spill_metrics(&mut self) {
+        let status = self.spill_status();
+        let (metrics, Some(spill)) = (&self.parts.metrics, &mut self.spill) else {
+            return;
+        };
+        let float = |value: Option<f64>| value.unwrap_or(f64::INFINITY);
+        metrics.spill_in_use.set(i64::from(spill.spool.is_in_use()));
+        metrics.spill_bytes.set(status.bytes as i64);
+        metrics.spill_max_bytes.set(status.max_bytes as i64);
+        metrics.spill_records.set(status.records as i64);
+        metrics.spill_oldest.set(status.oldest_seconds.unwrap_or(0.0));
+        metrics.spill_full.set(float(status.full_in_seconds));
+        metrics.spill_drain.set(float(status.drain_in_seconds));
+        metrics.spill_blocked.set(i64::from(status.trouble.is_some()));
+        let told = std::mem::replace(&mut spill.told, spill.usage);
+        metrics.spill_written.inc_by(spill.usage.written_bytes.saturating_sub(told.written_bytes));
+        metrics.spill_dropped.inc_by(spill.usage.dropped_records.saturating_sub(told.dropped_records));
+    }
+
+    fn spill_status(&self) -> SpillStatus {
+        let Some(spill) = &self.spill else {
+            return SpillStatus { state: "off".to_owned(), ..SpillStatus::default() };
+        };
+        let usage = &spill.usage;
+        let (full_in, drain_in) = (spill.forecast.full_in(spill.max_bytes), spill.forecast.empty_in());
+        let state = match (&spill.trouble, spill.full, spill.spool.is_in_use()) {
+            (Some(_), ..) => "trouble",
+            (None, Some(_), _) => "full",
+            (None, None, true) if self.session.is_none() || full_in.is_some() => "spilling",
+            (None, None, true) => "draining",
+            (None, None, false) => "idle",
+        };
+        let full = spill.full.map(|full| format!("full ({}): reading waits for room", full.as_str()));
+        let in_use = spill.spool.is_in_use();
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        SpillStatus {
+            state: state.to_owned(),
+            bytes: usage.disk_bytes,
+            max_bytes: spill.max_bytes,
+            records: usage.records,
+            entries: usage.entries,
+            oldest_seconds: usage.oldest_ms.filter(|_| in_use).map(|oldest| now_ms.saturating_sub(oldest).max(0) as f64 / 1000.0),
+            full_in_seconds: full_in.filter(|_| in_use).map(|time| time.as_secs_f64()),
+            drain_in_seconds: drain_in.filter(|_| in_use).map(|time| time.as_secs_f64()),
+            written_bytes: usage.written_bytes,
+            dropped_records: usage.dropped_records,
+            trouble: spill.trouble.clone().or(full),
         }
     }
 

@@ -25,6 +25,7 @@ const LINGER_STEP: Duration = Duration::from_millis(1);
 impl Runner {
     pub(super) fn keep_up(&mut self) -> Result<(), Error> {
         self.send_openings()?;
+        self.keep_spill();
         for attachment in self.ledger.take_attachments() {
             self.parts.source.command(Command::Attach(attachment))?;
         }
@@ -51,6 +52,7 @@ impl Runner {
         }
         self.tell_linger()?;
         self.ask_for_life(now);
+        self.tick_spill(now);
         self.step_metrics();
         self.post();
         Ok(())
@@ -104,7 +106,7 @@ impl Runner {
             }
             match ended.then {
                 AfterDrain::Reopen => _ = self.reopen.insert(ended.partition),
-                AfterDrain::Close => self.let_go(&ended.partition),
+                AfterDrain::Close => self.close_partition(&ended.partition),
                 AfterDrain::Hold(_) => {}
             }
         }

@@ -36,6 +36,8 @@ pub fn consumer(kafka: &KafkaClient, site: &SiteName, shares: &Shares) -> Result
 /// As [`consumer`].
 pub fn inquirer(kafka: &KafkaClient, site: &SiteName) -> Result<SiteConsumer, KafkaError> {
     let mut config = admin_client_config(kafka, &format!("spillway-agent-{site}"));
+    // Only to ask what the group has committed; it is never joined.
+    config.set("group.id", format!("spillway-{site}"));
     config.set("enable.auto.commit", "false");
     // The end of a log is its last stable offset, as for the consumer.
     config.set("isolation.level", "read_committed");

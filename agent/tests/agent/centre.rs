@@ -35,6 +35,9 @@ pub(crate) struct State {
     cut_after: usize,
     withhold_acks: bool,
     raw_bytes: u64,
+    away: bool,
+    /// Attempts to connect while it was away.
+    pub(crate) refusals: usize,
 }
 
 impl State {
@@ -88,6 +91,11 @@ impl Centre {
         let (server, state, orders) = (Arc::clone(&centre.server), Arc::clone(&centre.state), centre.orders.clone());
         tokio::spawn(async move {
             while let Some(incoming) = server.accept().await {
+                if lock(&state).away {
+                    lock(&state).refusals += 1;
+                    incoming.refuse();
+                    continue;
+                }
                 let (state, orders) = (Arc::clone(&state), orders.subscribe());
                 tokio::spawn(async move {
                     if let Ok(connection) = incoming.accept().unwrap().await {
@@ -132,6 +140,14 @@ impl Centre {
     /// Cuts the session, if there is one.
     pub(crate) fn cut(&self) {
         drop(self.orders.send(Order::Cut));
+    }
+
+    /// Cuts the session and refuses others, until it is back.
+    pub(crate) fn away(&self, away: bool) {
+        lock(&self.state).away = away;
+        if away {
+            self.cut();
+        }
     }
 
     /// Says anything at all, so many times.

@@ -5,6 +5,7 @@
 mod centre;
 mod hostile;
 mod site;
+mod spill;
 
 use std::time::Duration;
 
@@ -163,7 +164,7 @@ async fn offsets_that_vanish_while_reading_stands_still_are_a_gap_too() {
     site.create("a", 1).await;
     centre.withhold_acks(true);
     // Less than what is produced: reading stops at the budget, far before the end.
-    let agent = site.agent("memory_max = '32MiB'\n");
+    let agent = site.agent("memory_max = '32MiB'\nspill.max_bytes = 'off'\n");
     site.produce("a", 1500, 16_000);
     centre.wait("some records", |state| state.records() > 100).await;
     tokio::time::sleep(Duration::from_secs(1)).await;

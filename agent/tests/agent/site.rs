@@ -1,9 +1,9 @@
 //! A site: an embedded broker, the agent's files, clients to produce and look.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -209,6 +209,49 @@ impl Site {
         self.produced.get(&(topic.to_owned(), partition as i32)).cloned().unwrap_or_default()
     }
 
+    /// Waits until the local group has committed everything that was produced: it is at the centre, or durable in the spill.
+    pub(crate) async fn wait_committed(&self, what: &str) {
+        self.wait(what, || {
+            self.produced.keys().all(|(topic, partition)| self.committed(topic, *partition as u32) == Some(self.end(topic, *partition)))
+        })
+        .await;
+    }
+
+    /// Waits until the spill has given its disk back.
+    pub(crate) async fn wait_emptied(&self, what: &str) {
+        self.wait(what, || self.spilled_bytes() < 1 << 20).await;
+    }
+
+    async fn wait(&self, what: &str, reached: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !reached() {
+            let at = self
+                .produced
+                .keys()
+                .map(|(topic, partition)| (topic, partition, self.committed(topic, *partition as u32), self.end(topic, *partition)));
+            assert!(begun.elapsed() < Duration::from_secs(40), "waited in vain for {what}: {:?}", at.collect::<Vec<_>>());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The source forgets what was committed there, as its retention would.
+    pub(crate) async fn forget_committed(&self) {
+        for (topic, partition) in self.produced.keys() {
+            if let Some(committed) = self.committed(topic, *partition as u32) {
+                self.delete_records(topic, *partition, committed as i64).await;
+            }
+        }
+    }
+
+    /// Bytes of the spill's files.
+    pub(crate) fn spilled_bytes(&self) -> u64 {
+        bytes_below(&self.path("spill"))
+    }
+
+    fn end(&self, topic: &str, partition: i32) -> u64 {
+        self.producer.client().fetch_watermarks(topic, partition, TIMEOUT).unwrap().1 as u64
+    }
+
     /// What the local group has committed.
     pub(crate) fn committed(&self, topic: &str, partition: u32) -> Option<u64> {
         let consumer: BaseConsumer = client(&self.broker).set("group.id", "spillway-plant-7").create().unwrap();
@@ -219,6 +262,17 @@ impl Site {
             _ => None,
         }
     }
+}
+
+fn bytes_below(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    // Files come and go while they are counted.
+    let bytes = entries.map(|entry| match entry.metadata() {
+        Ok(data) if data.is_dir() => bytes_below(&entry.path()),
+        Ok(data) => data.len(),
+        Err(_) => 0,
+    });
+    bytes.sum()
 }
 
 /// A number, and letters that hardly compress.

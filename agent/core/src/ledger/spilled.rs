@@ -148,11 +148,19 @@ impl Ledger {
         wanted
     }
 
-    /// An entry was read from the spill. `frame` has the lane of each section that is wanted, and any other for the rest.
+    /// An entry was read from the spill. `frame` has the lane of each section that is wanted, and any other for the rest; `created_ms` tells when
+    /// it was built, milliseconds since 1970, which its records are not younger than.
     ///
     /// # Errors
     /// When a section does not join its lane: a bug.
-    pub fn push_stored(&mut self, frame: EncodedFrame, wanted: &[Wanted], budget: usize, now: Instant) -> Result<(), Error> {
+    pub fn push_stored(
+        &mut self,
+        frame: EncodedFrame,
+        wanted: &[Wanted],
+        created_ms: i64,
+        budget: usize,
+        now: Instant,
+    ) -> Result<(), Error> {
         let index = self.frames.next_index();
         let mut retained = Retained::new(frame.bytes, budget, Copy::Durable, now);
         for (section, wanted) in frame.sections.iter().zip(wanted) {
@@ -167,7 +175,7 @@ impl Ledger {
             }
             // The source may be behind that still: what it reads then is passed over.
             (book.position, book.frames) = (Some(next), book.frames + 1);
-            retained.add(section, None, true);
+            retained.add(section, Some(created_ms), true);
         }
         if self.frames.is_empty() {
             self.progressed = now;

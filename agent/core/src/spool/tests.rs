@@ -27,7 +27,7 @@ fn next(value: u64) -> NextOffset {
 
 fn source(index: u32) -> LaneSource {
     let partition = TopicPartition { topic: TopicName::parse("t").unwrap(), partition: Partition::new(index).unwrap() };
-    LaneSource { partition, topic_id: TopicId([1; 16]), partition_count: PARTITIONS, born: false }
+    LaneSource { partition, topic_id: TopicId([1; 16]), partition_count: PARTITIONS, born: false, past: false }
 }
 
 #[derive(Debug, Clone)]

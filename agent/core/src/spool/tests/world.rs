@@ -287,7 +287,7 @@ impl World {
             let found = self.site.entries.range(after.next()..).next();
             let entry = found.map(|(id, (sections, bytes))| {
                 let frame = Frame::decode(bytes.clone(), MAX_RAW).unwrap();
-                ReadEntry { id: *id, sections: sections.clone(), frame }
+                ReadEntry { id: *id, created_ms: 0, sections: sections.clone(), frame }
             });
             self.spool.read(&mut self.ledger, entry, 0, self.now).unwrap();
         }

@@ -1,0 +1,240 @@
+//! The spill beside the books: what the spool wants of the disk is passed on, and what the disk answers is taken in.
+//!
+//! The store's thread obeys in order. So the answers to [`Command::Tell`] come in the order of the questions, and whatever was released before a
+//! question is known in its answer.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::future::pending;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use spillway_agent_core::forecast::Forecast;
+use spillway_agent_core::lane::LaneSource;
+use spillway_agent_core::spool::{Append, ReadEntry, Spool, SpoolLimits};
+use spillway_agent_core::start::LogRange;
+use spillway_proto::frame::Frame;
+use spillway_proto::{Lane, NextOffset, TopicPartition, limits};
+use spillway_spill::admission::Full;
+use spillway_spill::entry::{Class, Entry, EntryId};
+use spillway_spill::keeper::{Command, Event, Keeper};
+use spillway_spill::store::{Release, StoredEntry, Usage};
+use tokio::sync::mpsc;
+
+use super::{Error, Runner};
+use crate::source::{BuiltFrame, Classify};
+use crate::survey::Question;
+
+mod lanes;
+mod told;
+
+/// An opened spill, as the runner takes it over.
+pub struct SpillParts {
+    /// The store's thread.
+    pub keeper: Keeper,
+    /// What it tells.
+    pub events: mpsc::Receiver<Event>,
+    /// The newest entry that was found.
+    pub last: EntryId,
+    /// Partitions that were found.
+    pub partitions: Vec<TopicPartition>,
+    /// The figures at the start.
+    pub usage: Usage,
+    /// Most bytes on disk.
+    pub max_bytes: u64,
+    /// When it is used.
+    pub limits: SpoolLimits,
+    /// Which class a topic belongs to.
+    pub classify: Classify,
+}
+
+impl fmt::Debug for SpillParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpillParts").field("last", &self.last).field("usage", &self.usage).finish_non_exhaustive()
+    }
+}
+
+/// The spill and what is under way with it.
+pub(super) struct Spill {
+    pub(super) spool: Spool,
+    keeper: Keeper,
+    events: mpsc::Receiver<Event>,
+    classify: Classify,
+    limits: SpoolLimits,
+    /// Commands that the store's thread had no room for, oldest first. Bounded by the budget of frames and the number of partitions.
+    waiting: VecDeque<Command>,
+    /// What each answer to [`Command::Tell`] is for, in order.
+    asked: VecDeque<Purpose>,
+    /// Partitions that wait for such an answer before their lane is opened.
+    opening: BTreeMap<TopicPartition, LaneSource>,
+    /// Partitions of which the store may know something.
+    known: BTreeSet<TopicPartition>,
+    /// Partitions found at the start, until the topics were looked at.
+    found: Vec<TopicPartition>,
+    /// What the store was told last of what the centre has.
+    released: BTreeMap<TopicPartition, Release>,
+    /// Lanes whose partitions are looked at, to be read on without a session.
+    ahead: BTreeSet<Lane>,
+    pub(super) max_bytes: u64,
+    pub(super) usage: Usage,
+    /// The figures as the metrics have them.
+    pub(super) told: Usage,
+    pub(super) forecast: Forecast,
+    pub(super) full: Option<Full>,
+    pub(super) trouble: Option<String>,
+}
+
+/// What a question to the store is for.
+enum Purpose {
+    /// Which incarnation a lane is to be opened for.
+    Open,
+    /// How a lane begins.
+    Begin(Box<Question>),
+    /// How it begins, with what the source still has.
+    Hole(Box<Question>, LogRange),
+    /// Where to read on without a session.
+    Ahead { lane: Lane, committed: Option<NextOffset>, log: LogRange, first: NextOffset },
+}
+
+/// The spill's next event; never without a spill. Cancel safe.
+pub(super) async fn next_event(spill: &mut Option<Spill>) -> Option<Event> {
+    match spill {
+        Some(spill) => spill.events.recv().await,
+        None => pending().await,
+    }
+}
+
+impl Spill {
+    pub(super) fn new(parts: SpillParts) -> Self {
+        let SpillParts { keeper, events, last, partitions, usage, max_bytes, limits, classify } = parts;
+        Self {
+            spool: Spool::new(limits, last),
+            keeper,
+            events,
+            classify,
+            limits,
+            waiting: VecDeque::new(),
+            asked: VecDeque::new(),
+            opening: BTreeMap::new(),
+            known: partitions.iter().cloned().collect(),
+            found: partitions,
+            released: BTreeMap::new(),
+            ahead: BTreeSet::new(),
+            max_bytes,
+            usage,
+            told: usage,
+            forecast: Forecast::default(),
+            full: None,
+            trouble: None,
+        }
+    }
+
+    /// Syncs and closes the store. Blocks.
+    pub(super) fn close(self) {
+        // A thread that waits for room among the events must not wait for ever.
+        drop(self.events);
+        drop(self.keeper);
+    }
+
+    fn give(&mut self, command: Command) {
+        self.waiting.push_back(command);
+        self.pass_on();
+    }
+
+    /// Gives the store what it had no room for.
+    fn pass_on(&mut self) {
+        while let Some(command) = self.waiting.pop_front() {
+            if let Err(command) = self.keeper.give(command) {
+                self.waiting.push_front(command);
+                return;
+            }
+        }
+    }
+
+    fn tell(&mut self, partition: TopicPartition, purpose: Purpose) {
+        self.asked.push_back(purpose);
+        self.give(Command::Tell(partition));
+    }
+
+    fn append(&mut self, append: Append) {
+        let Append { sections, bytes } = append;
+        // All topics of a frame are of one class.
+        let class = sections.first().map_or(Class::DEFAULT, |section| (self.classify)(section.partition.topic.as_str()));
+        for section in &sections {
+            if !self.known.contains(&section.partition) {
+                self.known.insert(section.partition.clone());
+            }
+        }
+        self.give(Command::Append(Entry { class, created_ms: now_ms(), sections, refill: false, frame: bytes }));
+    }
+}
+
+impl Runner {
+    pub(super) fn on_frame(&mut self, built: BuiltFrame) -> Result<(), Error> {
+        let BuiltFrame { frame, timestamps, budget, .. } = built;
+        let now = Instant::now();
+        let outcome = match &mut self.spill {
+            Some(spill) => spill.spool.built(&mut self.ledger, frame, &timestamps, budget, now),
+            None => self.ledger.push(frame, &timestamps, budget, now),
+        };
+        outcome.map_err(Error::Books)
+    }
+
+    pub(super) fn on_spill(&mut self, event: Option<Event>) -> Result<(), Error> {
+        let Some(spill) = &mut self.spill else {
+            return Ok(());
+        };
+        match event.ok_or(Error::Spill)? {
+            Event::Stored { count, last } => spill.spool.stored(&mut self.ledger, count, last),
+            Event::Read(entry) => {
+                let entry = entry.map(decoded).transpose()?;
+                spill.spool.read(&mut self.ledger, entry, 0, Instant::now()).map_err(Error::Books)?;
+            }
+            Event::Known { partition, spans, released } => self.on_known(&partition, spans, released)?,
+            Event::Report(report) => self.on_report(report),
+            Event::Unreported(count) => {
+                tracing::error!(count, "the spill has more damage to tell than fits; `spillway-agent spill verify` shows all of it");
+            }
+            Event::Usage(usage) => spill.usage = usage,
+            Event::Full(full) => self.on_full(full),
+            Event::Trouble(trouble) => self.on_trouble(trouble),
+        }
+        Ok(())
+    }
+
+    /// What is done for the spill after every event.
+    pub(super) fn keep_spill(&mut self) {
+        let Some(spill) = &mut self.spill else {
+            return;
+        };
+        spill.pass_on();
+        let was_in_use = spill.spool.is_in_use();
+        spill.spool.check(&mut self.ledger, Instant::now());
+        for append in spill.spool.take_appends() {
+            spill.append(append);
+        }
+        spill.spool.settle(&mut self.ledger);
+        if let Some(after) = spill.spool.next_read(&self.ledger) {
+            spill.give(Command::Read(after));
+        }
+        match (was_in_use, spill.spool.is_in_use()) {
+            (false, true) => tracing::info!(event = "spill_begins", "the line does not keep up: records go into the spill from now on"),
+            (true, false) => tracing::info!(event = "spill_drained", "the spill is drained: records go straight to the line again"),
+            _ => {}
+        }
+    }
+
+    /// Nothing is lost if the agent ends now: everything that was read is acknowledged, or durable in the spill.
+    pub(super) fn is_safe(&self) -> bool {
+        self.ledger.is_empty() || self.spill.as_ref().is_some_and(|spill| spill.spool.is_durable())
+    }
+}
+
+fn decoded(stored: StoredEntry) -> Result<ReadEntry, Error> {
+    let StoredEntry { id, identity, frame } = stored;
+    let frame = Frame::decode(frame, limits::MAX_FRAME_RAW_BYTES).map_err(|source| Error::SpilledFrame { id, source })?;
+    Ok(ReadEntry { id, created_ms: identity.created_ms, sections: identity.sections, frame })
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}

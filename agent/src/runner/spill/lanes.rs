@@ -1,0 +1,197 @@
+//! How lanes are opened and begun when the spill may know something of their partitions.
+
+use std::time::Instant;
+
+use spillway_agent_core::lane::{LaneBook, LaneSource, Phase};
+use spillway_agent_core::spool::{Begins, Known};
+use spillway_agent_core::start::{Gap, LogRange};
+use spillway_proto::frame::{Section, SectionKind};
+use spillway_proto::message::ResumePoint;
+use spillway_proto::{Lane, NextOffset, TopicPartition};
+use spillway_spill::plan::{Released, announce};
+use spillway_spill::summary::{Source, Span};
+
+use super::super::{Error, Runner};
+use super::Purpose;
+use crate::survey::{Asked, Question};
+
+impl Runner {
+    /// Opens a lane for what the source has now, or first for an older incarnation of the topic that the spill still has something of.
+    pub(in super::super) fn open(&mut self, source: LaneSource) {
+        // What was acknowledged on the lane before counts for what is found.
+        self.release();
+        let Some(spill) = self.spill.as_mut().filter(|spill| spill.known.contains(&source.partition)) else {
+            return self.open_lane(source);
+        };
+        let partition = source.partition.clone();
+        if spill.opening.insert(partition.clone(), source).is_none() {
+            spill.tell(partition, Purpose::Open);
+        }
+    }
+
+    /// The partition is not mirrored any more: only what the spill has of it is still sent.
+    pub(in super::super) fn close_partition(&mut self, partition: &TopicPartition) {
+        self.release();
+        if let Some(spill) = self.spill.as_mut().filter(|spill| spill.known.contains(partition)) {
+            spill.opening.remove(partition);
+            spill.tell(partition.clone(), Purpose::Open);
+        }
+        self.let_go(partition);
+    }
+
+    /// A partition is not to be opened after all. Answers whether it was to be.
+    pub(in super::super) fn forget_opening(&mut self, partition: &TopicPartition) -> bool {
+        self.spill.as_mut().is_some_and(|spill| spill.opening.remove(partition).is_some())
+    }
+
+    /// Partitions that the spill has something of, and that are not mirrored any more.
+    pub(in super::super) fn open_found(&mut self) {
+        let found = self.spill.as_mut().map(|spill| std::mem::take(&mut spill.found)).unwrap_or_default();
+        for partition in found {
+            let waits = self.spill.as_ref().is_some_and(|spill| spill.opening.contains_key(&partition));
+            if !waits && self.ledger.lane_of(&partition).is_none() {
+                self.close_partition(&partition);
+            }
+        }
+    }
+
+    /// The centre has said where a lane goes on that has not begun.
+    pub(in super::super) fn begin(&mut self, lane: Lane, source: LaneSource, point: ResumePoint) {
+        let question = self.question(lane, source, Asked::Begin(point));
+        self.release();
+        match self.spill.as_mut().filter(|spill| spill.known.contains(&question.source.partition)) {
+            Some(spill) => spill.tell(question.source.partition.clone(), Purpose::Begin(Box::new(question))),
+            None => self.questions.push_back(question),
+        }
+    }
+
+    pub(in super::super) fn on_hole(&mut self, question: Box<Question>, log: LogRange) {
+        if let Some(spill) = &mut self.spill {
+            spill.tell(question.source.partition.clone(), Purpose::Hole(question, log));
+        }
+    }
+
+    pub(in super::super) fn on_ahead(
+        &mut self,
+        lane: Lane,
+        partition: TopicPartition,
+        committed: Option<NextOffset>,
+        log: LogRange,
+        first: NextOffset,
+    ) {
+        if let Some(spill) = &mut self.spill {
+            spill.ahead.remove(&lane);
+            spill.tell(partition, Purpose::Ahead { lane, committed, log, first });
+        }
+    }
+
+    /// Without a session for long, partitions are read on although the centre has not said where: what the spill has, or the local group has
+    /// committed, says it as well.
+    pub(super) fn look_ahead(&mut self, now: Instant) {
+        let Some(spill) = &mut self.spill else {
+            return;
+        };
+        if self.session.is_some() || self.drain.is_some() || now.duration_since(self.away_since) < spill.limits.after {
+            return;
+        }
+        let unread = |lane: &Lane, book: &LaneBook| {
+            book.phase == Phase::Live && book.read.is_none() && book.position.is_none() && !book.source.past && !spill.ahead.contains(lane)
+        };
+        let unread = self.ledger.partitions().filter(|(lane, book)| unread(lane, book));
+        for (lane, source) in unread.map(|(lane, book)| (lane, book.source.clone())).collect::<Vec<_>>() {
+            if let Some(spill) = &mut self.spill {
+                spill.ahead.insert(lane);
+            }
+            let question = self.question(lane, source, Asked::Ahead);
+            self.questions.push_back(question);
+        }
+    }
+
+    /// Questions of the last session are of no use any more.
+    pub(in super::super) fn forget_questions(&mut self) {
+        self.questions.clear();
+        if let Some(spill) = &mut self.spill {
+            spill.ahead.clear();
+        }
+    }
+
+    /// The store has told what it knows of a partition.
+    pub(super) fn on_known(
+        &mut self,
+        partition: &TopicPartition,
+        spans: Vec<(Source, Span)>,
+        released: Option<Released>,
+    ) -> Result<(), Error> {
+        let Some(purpose) = self.spill.as_mut().and_then(|spill| spill.asked.pop_front()) else {
+            return Ok(());
+        };
+        let known = Known { spans, released };
+        match purpose {
+            Purpose::Open => self.open_known(partition, &known),
+            Purpose::Begin(question) => self.begin_known(*question, &known, None)?,
+            Purpose::Hole(question, log) => self.begin_known(*question, &known, Some(log))?,
+            Purpose::Ahead { lane, committed, log, first } => {
+                if let Some(spill) = self.spill.as_mut().filter(|_| self.session.is_none() && self.drain.is_none()) {
+                    spill.spool.read_on(
+                        &mut self.ledger,
+                        lane,
+                        &known,
+                        Some(committed.map_or(first, |committed| committed.max(log.start))),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open_known(&mut self, partition: &TopicPartition, known: &Known) {
+        let current = self.spill.as_mut().and_then(|spill| spill.opening.remove(partition));
+        if self.ledger.lane_of(partition).and_then(|lane| self.ledger.book(lane)).is_some_and(|book| !book.is_dead()) {
+            // Asked twice; the first answer has opened it.
+            return;
+        }
+        let oldest = announce(&known.spans, known.released);
+        let past = oldest.filter(|oldest| current.as_ref().is_none_or(|current| current.topic_id.is_other_incarnation(oldest.topic_id)));
+        match (past, current) {
+            (Some(Source { partition, topic_id, partition_count }), _) => {
+                tracing::info!(%partition, %topic_id, "the spill has records of a topic that the source does not have any more: they are sent first");
+                self.open_lane(LaneSource { partition, topic_id, partition_count, born: false, past: true });
+            }
+            (None, Some(current)) => self.open_lane(current),
+            (None, None) => {}
+        }
+    }
+
+    fn begin_known(&mut self, question: Question, known: &Known, log: Option<LogRange>) -> Result<(), Error> {
+        let (Asked::Begin(point) | Asked::Hole(point)) = question.asked else {
+            return Ok(());
+        };
+        if question.session != self.sessions || self.session.is_none() || self.drain.is_some() {
+            return Ok(());
+        }
+        let Some(spill) = &mut self.spill else {
+            return Ok(());
+        };
+        let lane = question.lane;
+        let begins = match log {
+            Some(log) => spill.spool.begin_hole(&mut self.ledger, lane, point, known, log),
+            None => spill.spool.begin(&mut self.ledger, lane, point, known),
+        };
+        match begins {
+            Begins::Begun(section) => self.begun(&question.source.partition, section),
+            Begins::Source => self.questions.push_back(Question { asked: Asked::Begin(point), ..question }),
+            Begins::Hole => self.questions.push_back(Question { asked: Asked::Hole(point), ..question }),
+        }
+        Ok(())
+    }
+
+    fn begun(&mut self, partition: &TopicPartition, section: Option<Section>) {
+        let Some(section) = section else {
+            return;
+        };
+        if let SectionKind::Gap { first, next, reason } = section.kind {
+            self.record_gap(partition, Gap { first, next, reason });
+        }
+        self.openings.push(section);
+    }
+}

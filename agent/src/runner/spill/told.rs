@@ -1,0 +1,113 @@
+//! What the store tells of itself: loss, trouble, figures.
+
+use std::time::Instant;
+
+use spillway_ops::exit;
+use spillway_spill::admission::Full;
+use spillway_spill::store::{Error, Release, Report};
+
+use super::super::Runner;
+use super::Command;
+
+impl Runner {
+    pub(super) fn on_report(&mut self, report: Report) {
+        match report {
+            Report::Damaged { path, what } => {
+                self.parts.metrics.spill_damaged.inc();
+                tracing::error!(event = "spill_damaged", path = %path.display(), what, "the spill is damaged; what that means for the data follows");
+            }
+            Report::Lost { source, line, first, next } => {
+                tracing::error!(
+                    event = "spill_lost", topic = %source.partition.topic, partition = source.partition.partition.index(),
+                    first = first.value(), next = next.value(),
+                    "offsets are lost in the spill; they are read again where the site's Kafka still has them, else they will be a gap at the centre"
+                );
+                self.ledger.lost(&source, line, first, next);
+            }
+            Report::Dropped { class: _, source, line, first, next } => {
+                tracing::warn!(
+                    event = "spill_dropped", topic = %source.partition.topic, partition = source.partition.partition.index(),
+                    first = first.value(), next = next.value(), "dropped, since the spill is full and when_full says so; it will be a gap at the centre"
+                );
+                self.ledger.lost(&source, line, first, next);
+            }
+            Report::Quarantined { path } => {
+                tracing::error!(
+                    event = "spill_quarantined", path = %path.display(),
+                    "damaged data was put aside; `spillway-agent spill salvage` writes out what is left in it"
+                );
+            }
+        }
+    }
+
+    pub(super) fn on_full(&mut self, full: Option<Full>) {
+        let Some(spill) = &mut self.spill else {
+            return;
+        };
+        match full {
+            Some(because) => {
+                let (limit, bytes) = (because.as_str(), spill.usage.disk_bytes);
+                tracing::warn!(
+                    event = "spill_full",
+                    limit,
+                    bytes,
+                    "the spill is full: reading stops until there is room; the site's Kafka keeps what comes"
+                );
+            }
+            None => tracing::info!(event = "spill_has_room", "the spill has room again"),
+        }
+        spill.full = full;
+    }
+
+    pub(super) fn on_trouble(&mut self, trouble: Option<Error>) {
+        let Some(spill) = &mut self.spill else {
+            return;
+        };
+        spill.trouble = trouble.map(|error| {
+            let text = exit::chain(&error);
+            let fix = if error.is_disk_full() { "make room on its disk" } else { "look at its disk, its owner and its permissions" };
+            tracing::error!(
+                event = "spill_trouble",
+                error = text,
+                fix,
+                "the spill cannot be written; trying again, reading waits meanwhile"
+            );
+            text
+        });
+        if spill.trouble.is_none() {
+            tracing::info!(event = "spill_recovered", "the spill can be written again");
+        }
+    }
+
+    /// Tells the store what the centre has, of the partitions that it knows.
+    pub(in super::super) fn release(&mut self) {
+        let Some(spill) = self.spill.as_mut().filter(|spill| !spill.known.is_empty()) else {
+            return;
+        };
+        let mut releases = Vec::new();
+        for (_, book) in self.ledger.partitions() {
+            let (partition, line) = (&book.source.partition, book.line);
+            let Some(next) = book.acked.filter(|_| spill.known.contains(partition)) else {
+                continue;
+            };
+            let release = Release { partition: partition.clone(), topic_id: book.source.topic_id, line, next };
+            if spill.released.get(partition) != Some(&release) {
+                spill.released.insert(partition.clone(), release.clone());
+                releases.push(release);
+            }
+        }
+        if !releases.is_empty() {
+            spill.give(Command::Release(releases));
+        }
+    }
+
+    /// Steps what changes by itself.
+    pub(in super::super) fn tick_spill(&mut self, now: Instant) {
+        self.release();
+        if let Some(spill) = &mut self.spill {
+            spill.forecast.observe(now, spill.usage.disk_bytes);
+        }
+        self.step_spill_metrics();
+        self.look_ahead(now);
+    }
+}

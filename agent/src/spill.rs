@@ -1,0 +1,104 @@
+//! Opens the agent's spill from its configuration.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use spillway_agent_core::spool::SpoolLimits;
+use spillway_config::{AgentConfig, WhenFull};
+use spillway_spill::admission::{Limits, Policy};
+use spillway_spill::commit::CommitLimits;
+use spillway_spill::keeper::{Keeper, KeeperLimits};
+use spillway_spill::seal::{Key, KeyError};
+use spillway_spill::store::{Error as StoreError, SpillStore};
+use spillway_spill::{Options, RotatingStore};
+use tokio::sync::mpsc;
+
+use crate::memory::Shares;
+use crate::runner::SpillParts;
+use crate::source::Classify;
+
+/// Most events that may wait for the runner; then the store waits. Frames among them are asked for one at a time.
+const MAX_EVENTS: usize = 256;
+
+/// Why the spill cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The key cannot be used.
+    #[error("spill.key_file {}: make one with `openssl rand -hex 32`", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: KeyError,
+    },
+    /// The store cannot be opened.
+    #[error("the spill in {} cannot be used: {}", dir.display(), remedy(source))]
+    Store {
+        /// Its directory.
+        dir: PathBuf,
+        /// Why not.
+        source: StoreError,
+    },
+    /// No thread.
+    #[error("cannot start the spill's thread")]
+    Thread(#[source] std::io::Error),
+}
+
+fn remedy(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Locked { .. } => "another agent runs with it; stop that one, or give each its own spill.dir",
+        StoreError::Newer { .. } => "start the version of the agent that wrote it until it is drained",
+        StoreError::KeyWrong { .. } | StoreError::Key(_) => {
+            "set spill.key_file as it was when the spill was written, at least until it is drained"
+        }
+        StoreError::Io { .. } | StoreError::Database { .. } | StoreError::EntryTooLarge { .. } => {
+            "spill.dir must be a directory that the agent may write, on a disk that works; spill.max_bytes = \"off\" runs without a spill"
+        }
+    }
+}
+
+/// What `when_full` means to the store.
+fn policy(when_full: WhenFull) -> Policy {
+    match when_full {
+        WhenFull::Block => Policy::Block,
+        WhenFull::DropOldest => Policy::DropOldest,
+        WhenFull::DropNewest => Policy::DropNewest,
+    }
+}
+
+/// Which class of the spill each topic belongs to.
+pub fn classify(config: &AgentConfig) -> Classify {
+    let (other, topics) = (config.spill.when_full, config.topics.clone());
+    Arc::new(move |topic| policy(topics.rule_for(topic).and_then(|rule| rule.when_full).unwrap_or(other)).class())
+}
+
+/// Opens the spill and starts its thread; `None` when the configuration wants none.
+///
+/// # Errors
+/// When the directory cannot be used: the message says what to do.
+pub fn open(config: &AgentConfig, shares: &Shares) -> Result<Option<SpillParts>, Error> {
+    let spill = &config.spill;
+    let Some(max_bytes) = spill.max_bytes.map(|size| size.bytes()) else {
+        return Ok(None);
+    };
+    let read = |path: &PathBuf| Key::read(path).map_err(|source| Error::Key { path: path.clone(), source });
+    let key = spill.key_file.as_ref().map(read).transpose()?;
+    let limits = Limits { max_bytes, min_free_disk: spill.min_free_disk.bytes(), max_age: spill.max_age };
+    let policies = [Policy::Block, Policy::DropOldest, Policy::DropNewest].map(|policy| (policy.class(), policy));
+    let policies = BTreeMap::from(policies);
+    let options = Options { limits, policies, key, ..Options::new(max_bytes) };
+    let store = RotatingStore::open(&spill.dir, options).map_err(|source| Error::Store { dir: spill.dir.clone(), source })?;
+    let (last, partitions, usage) = (store.durable(), store.partitions(), store.usage());
+    tracing::info!(
+        event = "spill_open", dir = %spill.dir.display(), bytes = usage.disk_bytes, records = usage.records, partitions = partitions.len(),
+        "the spill is open"
+    );
+    let (tell, events) = mpsc::channel(MAX_EVENTS);
+    let commit = CommitLimits { max_bytes: spill.sync_bytes.as_usize(), max_wait: spill.sync_interval };
+    // Once the runner is gone nobody is interested any more.
+    let keeper = Keeper::start(store, KeeperLimits { commit, ..KeeperLimits::default() }, move |event| drop(tell.blocking_send(event)));
+    let limits = SpoolLimits { after_bytes: spill.after_bytes.as_usize(), after: spill.after, drain_bytes: shares.in_flight_bytes / 4 };
+    let keeper = keeper.map_err(Error::Thread)?;
+    Ok(Some(SpillParts { keeper, events, last, partitions, usage, max_bytes, limits, classify: classify(config) }))
+}

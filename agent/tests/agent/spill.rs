@@ -1,0 +1,189 @@
+//! Outages that last: what the site's Kafka forgets meanwhile comes out of the spill.
+
+use std::time::Duration;
+
+use spillway_proto::frame::GapReason;
+
+use crate::centre::Centre;
+use crate::site::Site;
+
+/// A spill that begins soon.
+const SOON: &str = "[spill]\nafter = '200ms'\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_source_forgets_in_an_outage_comes_out_of_the_spill_also_after_a_restart() {
+    let centre = Centre::start().await;
+    let mut site = Site::start(&centre).await;
+    site.create("telemetry", 3).await;
+    site.create("alarms", 1).await;
+    let agent = site.agent(SOON);
+    site.produce("telemetry", 300, 200);
+    centre.wait("the records before the outage", |state| state.records() == 300).await;
+    assert!(site.spilled_bytes() < 1 << 20, "while the link keeps up nothing is written");
+
+    centre.away(true);
+    site.produce("telemetry", 3000, 200);
+    site.produce("alarms", 20, 50);
+    site.wait_committed("what came in the outage is durable, and so committed").await;
+    assert!(centre.state().records() == 300 && site.spilled_bytes() > 0);
+    site.forget_committed().await;
+    agent.stop().await.unwrap();
+
+    // Another process, still without a line: it goes on where the spill ends.
+    let agent = site.agent(SOON);
+    site.produce("telemetry", 3000, 200);
+    site.wait_committed("what came after the restart").await;
+    site.forget_committed().await;
+    assert!(centre.state().refusals > 0 && centre.state().records() == 300);
+
+    centre.away(false);
+    site.produce("telemetry", 300, 200);
+    centre.wait("all records", |state| state.records() == 6620).await;
+    site.wait_emptied("the disk is given back").await;
+    let written = site.spilled_bytes();
+    site.produce("telemetry", 300, 200);
+    centre.wait("the last records", |state| state.records() == 6920).await;
+    assert_eq!(site.spilled_bytes(), written, "they went straight to the line again");
+    agent.stop().await.unwrap();
+
+    let state = centre.state();
+    assert!(state.failures.is_empty() && state.gaps.is_empty(), "{:?} {:?}", state.failures, state.gaps);
+    for (topic, partitions) in [("telemetry", 3), ("alarms", 1)] {
+        for partition in 0..partitions {
+            assert!(state.values(topic, partition) == site.values(topic, partition), "{topic}-{partition} differs");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_starts_without_a_line_reads_on_all_the_same() {
+    let centre = Centre::start().await;
+    let mut site = Site::start(&centre).await;
+    site.create("a", 1).await;
+    let agent = site.agent(SOON);
+    site.produce("a", 10, 50);
+    centre.wait("the first records", |state| state.next("a", 0) == Some(10)).await;
+    agent.stop().await.unwrap();
+
+    centre.away(true);
+    let agent = site.agent(SOON);
+    site.produce("a", 100, 50);
+    site.create("born", 1).await;
+    site.produce("born", 7, 50);
+    site.wait_committed("a partition that was mirrored before, and one that never was").await;
+    site.forget_committed().await;
+    agent.stop().await.unwrap();
+
+    centre.away(false);
+    let agent = site.agent(SOON);
+    centre.wait("all records", |state| state.records() == 117).await;
+    agent.stop().await.unwrap();
+    let state = centre.state();
+    assert!(state.failures.is_empty() && state.gaps.is_empty(), "{:?} {:?}", state.failures, state.gaps);
+    assert_eq!(state.values("a", 0), site.values("a", 0));
+    assert_eq!(state.values("born", 0), site.values("born", 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_that_passed_a_stopped_agent_is_a_gap_also_when_the_line_is_down_at_its_start() {
+    let centre = Centre::start().await;
+    let mut site = Site::start(&centre).await;
+    site.create("a", 1).await;
+    let agent = site.agent(SOON);
+    site.produce("a", 10, 50);
+    centre.wait("the first records", |state| state.next("a", 0) == Some(10)).await;
+    agent.stop().await.unwrap();
+
+    site.produce("a", 20, 50);
+    site.delete_records("a", 0, 15).await;
+    centre.away(true);
+    let agent = site.agent(SOON);
+    site.wait_committed("what is left").await;
+    site.forget_committed().await;
+    centre.away(false);
+    centre.wait("what is left", |state| state.next("a", 0) == Some(30)).await;
+    agent.stop().await.unwrap();
+    let state = centre.state();
+    assert_eq!(state.gaps, [("a".to_owned(), 0, 10, 15, GapReason::Retention)]);
+    assert!(state.failures.is_empty(), "{:?}", state.failures);
+    assert_eq!(state.values("a", 0).len(), 25);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_spill_drops_what_it_may_and_tells_the_centre() {
+    let centre = Centre::start().await;
+    let mut site = Site::start(&centre).await;
+    site.create("bulk", 1).await;
+    site.create("precious", 1).await;
+    let rules = "[[topics.rule]]\nmatch = 'bulk'\nwhen_full = 'drop_oldest'\n[spill]\nafter = '200ms'\nmax_bytes = '8MiB'\n";
+    let agent = site.agent(rules);
+    site.produce("bulk", 10, 50);
+    site.produce("precious", 10, 50);
+    centre.wait("the first records", |state| state.records() == 20).await;
+    centre.away(true);
+    for _ in 0..6 {
+        site.produce("bulk", 200, 16_000);
+        site.produce("precious", 20, 16_000);
+    }
+    site.wait_committed("all is in the spill, or dropped").await;
+    site.forget_committed().await;
+    centre.away(false);
+    centre.wait("the newest", |state| state.next("bulk", 0) == Some(1210) && state.next("precious", 0) == Some(130)).await;
+    agent.stop().await.unwrap();
+    let state = centre.state();
+    assert!(state.failures.is_empty(), "{:?}", state.failures);
+    assert_eq!(state.values("precious", 0), site.values("precious", 0));
+    let lost = state.gaps.iter().map(|(.., first, next, _)| next - first).sum::<u64>();
+    assert!(lost > 100, "only {lost} were dropped: it was not full");
+    assert_eq!(state.values("bulk", 0).len() as u64 + lost, 1210, "{:?}", state.gaps);
+    assert!(state.gaps.iter().all(|(topic, .., reason)| topic == "bulk" && *reason == GapReason::Dropped), "{:?}", state.gaps);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_spill_that_blocks_loses_nothing() {
+    let centre = Centre::start().await;
+    let mut site = Site::start(&centre).await;
+    site.create("a", 2).await;
+    let agent = site.agent("[spill]\nafter = '200ms'\nmax_bytes = '8MiB'\n");
+    site.produce("a", 10, 50);
+    centre.wait("the first records", |state| state.records() == 10).await;
+    centre.away(true);
+    site.produce("a", 3000, 16_000);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(site.committed("a", 0) < Some(1000), "the spill was not full: {:?}", site.committed("a", 0));
+    site.forget_committed().await;
+    centre.away(false);
+    centre.wait("all records", |state| state.records() == 3010).await;
+    agent.stop().await.unwrap();
+    let state = centre.state();
+    assert!(state.failures.is_empty() && state.gaps.is_empty(), "{:?} {:?}", state.failures, state.gaps);
+    for partition in 0..2 {
+        assert!(state.values("a", partition) == site.values("a", partition), "a-{partition} differs");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_made_anew_in_an_outage_follows_what_the_spill_has_of_the_old_one() {
+    let centre = Centre::start().await;
+    let mut site = Site::start(&centre).await;
+    site.create("a", 1).await;
+    let agent = site.agent(SOON);
+    site.produce("a", 10, 50);
+    centre.wait("the first records", |state| state.next("a", 0) == Some(10)).await;
+    centre.away(true);
+    site.produce("a", 20, 50);
+    site.wait_committed("the old topic").await;
+    agent.stop().await.unwrap();
+    site.delete("a").await;
+    site.create("a", 1).await;
+    site.produce("a", 5, 50);
+    let agent = site.agent(SOON);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    centre.away(false);
+    centre.wait("the new topic", |state| state.next("a", 0) == Some(5)).await;
+    agent.stop().await.unwrap();
+    let state = centre.state();
+    assert_eq!(state.gaps, [("a".to_owned(), 0, 30, 0, GapReason::TopicRecreated)]);
+    assert!(state.failures.is_empty(), "{:?}", state.failures);
+    assert_eq!(state.values("a", 0), site.values("a", 0));
+}
