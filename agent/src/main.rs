@@ -10,13 +10,14 @@ use spillway_agent::cli::{Cli, Command, ConfigFile, SpillCommand};
 use spillway_agent::status::Status;
 use spillway_agent::{allocator, check, runner, service, spill_tools};
 use spillway_config::{AGENT_REFERENCE, AgentConfig, LogFormat, Problems};
-use spillway_ops::{Exit, cli, exit, logging, signals, status};
+use spillway_ops::{Exit, cli, exit, logging, panics, signals, status};
 
 /// Where the admin endpoint is by default; the reference configuration says the same.
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9610);
 
 fn main() -> ExitCode {
     allocator::give_back_large_blocks();
+    panics::end_the_program(spillway_spill::deals_with_panics_here);
     let outcome = match Cli::parse().command {
         Command::Run(file) => run(&file),
         Command::Check { file, connect } => check(&file, connect),

@@ -13,10 +13,11 @@ use spillway_collector::server::{self, Server};
 use spillway_collector::status::{self, CollectorStatus};
 use spillway_config::{COLLECTOR_REFERENCE, CollectorConfig, LogFormat, Problems, SITE_REFERENCE};
 use spillway_link::{Identity, IdentityFiles, Role, identity};
-use spillway_ops::{Exit, exit, logging, signals};
+use spillway_ops::{Exit, exit, logging, panics, signals};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> Exit {
+    panics::end_the_program(|| false);
     match command(Cli::parse().command) {
         Ok(()) => Exit::Done,
         Err(failure) => {

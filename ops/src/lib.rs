@@ -6,6 +6,7 @@
 //! | [`exit`] | the documented exit codes, and the last line before one |
 //! | [`signals`] | SIGTERM and SIGINT: drain at the first, leave at the second |
 //! | [`metrics`] | Prometheus metrics whose names come from one list a program |
+//! | [`panics`] | a panic ends the program |
 //! | [`process`] | memory, CPU and files of this process, as metrics |
 //! | [`admin`] | the HTTP endpoint for machines: metrics, health, readiness, status |
 //! | [`status`] | the client of that endpoint behind the `status` command |
@@ -19,6 +20,7 @@ pub mod exit;
 pub mod logging;
 pub mod metrics;
 pub mod notify;
+pub mod panics;
 pub mod process;
 pub mod signals;
 pub mod status;

@@ -50,6 +50,7 @@ mod room;
 mod writer;
 
 pub(crate) use generation::{Contents, examine};
+pub use guard::deals_with_panics_here;
 pub(crate) use open::{damaged_files, generations};
 pub(crate) use payload::{Found, sums};
 
