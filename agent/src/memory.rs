@@ -7,8 +7,19 @@
 //! | link | control messages, datagrams, TLS; frames in flight are shared with the ledger, not copied | [`LINK_BYTES`] |
 //! | frame | the open frame, a sealed one, its compressed copy | 4 x the frame's largest size |
 //! | compressor | zstd's tables | by level, at most 12 x the frame's size |
-//! | in flight | frames that are not acknowledged | half of the rest |
+//! | in flight | frames that are not acknowledged, or wait for the disk | half of the rest |
 //! | prefetch | librdkafka's queue: payload and its book of each record, and fetches on their way, decompressed | the other half |
+//!
+//! With a spill, before the rest is shared:
+//!
+//! | share | of what | bound |
+//! |---|---|---|
+//! | store | generations that are written and read, one of both for each class; sled's buffers | [`spill_bytes`], at most two fifths of what is variable, but at least generations of 1 MiB |
+//! | frame | one more open frame for each further class | 1 x the frame's largest size |
+//! | drain | frames that were read back and are not acknowledged: what waits for the disk does not stop the draining | a sixth of the rest, at least 2 frames |
+//!
+//! sled keeps all of a generation in memory as long as it is open: its cache gives pages back only after sixty-four accesses to one of 256 parts of it,
+//! which a generation, written and read once, does not see. So `cache_capacity` is of no effect, and the size of a generation decides.
 //!
 //! librdkafka counts payload only, while its book of a record takes about 500 bytes; so the queue is bounded in records as well. A fetch may
 //! decompress to many times its size, so fetches are kept small: on a local network that costs no throughput.
@@ -24,6 +35,9 @@ const ALLOCATOR_PART: usize = 16;
 /// Datagrams, TLS and control messages, in bytes.
 pub const LINK_BYTES: usize = MIB;
 
+/// Least `memory_max` of an agent with a spill, in bytes, whatever the number of its classes.
+pub const LEAST_WITH_SPILL: usize = 48 * MIB;
+
 /// The bounds of every buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shares {
@@ -31,8 +45,16 @@ pub struct Shares {
     pub frame_bytes: usize,
     /// zstd's working memory, in bytes.
     pub compressor_bytes: usize,
-    /// Encoded frames that are not acknowledged, in bytes.
+    /// Frames that exist beside those in flight.
+    pub building_frames: usize,
+    /// Encoded frames that are not acknowledged, and did not come from the spill, in bytes.
     pub in_flight_bytes: usize,
+    /// Encoded frames that were read back from the spill and are not acknowledged, in bytes; 0 without a spill.
+    pub drain_bytes: usize,
+    /// What the spill's store takes, in bytes; 0 without a spill.
+    pub spill_bytes: usize,
+    /// Largest generation of the spill, in bytes; 0 without a spill.
+    pub generation_bytes: usize,
     /// Payload that librdkafka has fetched ahead, in bytes.
     pub prefetch_bytes: usize,
     /// Records that librdkafka has fetched ahead.
@@ -44,20 +66,32 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Shares `memory_max` bytes out. `frame_max_bytes` is what the configuration asks for; it is cut to what fits.
-    pub fn of(memory_max: usize, frame_max_bytes: usize, compression_level: i32) -> Self {
+    /// Shares `memory_max` bytes out. `frame_max_bytes` is what the configuration asks for; it is cut to what fits. `spill` are the classes of the spill that
+    /// topics use; `None` without a spill. With one, `memory_max` is at least [`LEAST_WITH_SPILL`].
+    pub fn of(memory_max: usize, frame_max_bytes: usize, compression_level: i32, spill: Option<usize>) -> Self {
         let variable = memory_max.saturating_sub(PROCESS_BYTES + LINK_BYTES + memory_max / ALLOCATOR_PART);
-        // So that the frame's share and the compressor's stay below half of what is variable.
-        let most = if compression_level <= CHEAP_LEVEL { variable / 16 } else { variable / 32 };
+        let generation_bytes = spill.map_or(0, |classes| generation_bytes(classes, variable / 5 * 2));
+        let spill_bytes = spill.map_or(0, |classes| spill_bytes(classes, generation_bytes));
+        let variable = variable.saturating_sub(spill_bytes);
+        // So that the frame's share and the compressor's stay below half of what is variable. With a spill there are more frames.
+        let frames = if spill.is_some() { 24 } else { 16 };
+        let most = if compression_level <= CHEAP_LEVEL { variable / frames } else { variable / (2 * frames) };
         let frame_bytes = frame_max_bytes.min(most);
         let compressor_bytes = compressor_bytes(compression_level, frame_bytes);
-        let rest = variable.saturating_sub(BUILDERS * frame_bytes + compressor_bytes);
+        let building_frames = BUILDERS + spill.map_or(0, |classes| classes.saturating_sub(1));
+        let rest = variable.saturating_sub(building_frames * frame_bytes + compressor_bytes);
+        let drain_bytes = spill.map_or(0, |_| (rest / DRAIN_PART).max(2 * frame_bytes));
+        let rest = rest.saturating_sub(drain_bytes);
         let fetch_bytes = (rest / 128).clamp(MIN_FETCH_BYTES, MAX_FETCH_BYTES);
         let queue = (rest / 2).saturating_sub(FETCH_GROWTH * fetch_bytes);
         Self {
             frame_bytes,
             compressor_bytes,
+            building_frames,
             in_flight_bytes: rest / 2,
+            drain_bytes,
+            spill_bytes,
+            generation_bytes,
             prefetch_bytes: queue / 2,
             prefetch_records: (queue / 2 / RECORD_BOOK_BYTES).max(1),
             fetch_bytes,
@@ -68,7 +102,8 @@ impl Shares {
     /// Everything together, in bytes: at most `memory_max` less the allocator's part.
     pub fn total_bytes(&self) -> usize {
         let prefetch = self.prefetch_bytes + self.prefetch_records * RECORD_BOOK_BYTES + FETCH_GROWTH * self.fetch_bytes;
-        PROCESS_BYTES + LINK_BYTES + BUILDERS * self.frame_bytes + self.compressor_bytes + self.in_flight_bytes + prefetch
+        let building = self.building_frames * self.frame_bytes + self.compressor_bytes;
+        PROCESS_BYTES + LINK_BYTES + building + self.in_flight_bytes + self.drain_bytes + self.spill_bytes + prefetch
     }
 
     /// Tells librdkafka its share.
@@ -88,6 +123,15 @@ impl Shares {
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
+
+/// This part of what is left is for frames that were read back from the spill.
+const DRAIN_PART: usize = 6;
+
+/// Generations of the spill, in bytes: the largest that fits is taken. Below the least, the making of them costs more than their writing.
+const GENERATION_BYTES: [usize; 4] = [8 * MIB, 4 * MIB, 2 * MIB, MIB];
+
+/// What the store takes whatever it holds, in bytes: code and buffers of sled, copies of the entry that is written and of the one that is read.
+const STORE_BYTES: usize = 5 * MIB + MIB / 2;
 
 /// Frames that exist beside those in flight: open, sealed, raw copy, compressed copy.
 const BUILDERS: usize = 4;
@@ -110,6 +154,17 @@ const MAX_FETCH_BYTES: usize = MIB;
 /// A batch of Kafka's default largest size (1 MiB and its headers) passes whatever the memory.
 const MIN_RESPONSE_BYTES: usize = 16 * MIB;
 
+fn generation_bytes(classes: usize, most: usize) -> usize {
+    let fits = |bytes: &usize| *bytes == MIB || spill_bytes(classes, *bytes) <= most;
+    GENERATION_BYTES.into_iter().find(fits).unwrap_or(MIB)
+}
+
+/// What the spill's store takes, in bytes: of each class, the generation that is written and the one that is read, and an eighth of one for their trees.
+/// Measured with `spill-bench` (docs/lab.md), which took 0.2 to 3.3 MiB less.
+pub fn spill_bytes(classes: usize, generation_bytes: usize) -> usize {
+    STORE_BYTES + classes * (2 * generation_bytes + generation_bytes / 8)
+}
+
 /// zstd's tables grow with the level and are never larger than the input needs.
 fn compressor_bytes(level: i32, frame_bytes: usize) -> usize {
     let by_level = match level {
@@ -131,7 +186,7 @@ mod tests {
             for frame_kib in [4, 64, 256, 1024, 8192] {
                 for level in 1..=12 {
                     let (memory, frame) = (memory_mib * MIB, frame_kib * KIB);
-                    let shares = Shares::of(memory, frame.min(memory / 16), level);
+                    let shares = Shares::of(memory, frame.min(memory / 16), level, None);
                     let case = format!("{memory_mib} MiB, frames of {frame_kib} KiB, level {level}: {shares:?}");
                     assert!(shares.total_bytes() <= memory - memory / ALLOCATOR_PART, "{case}");
                     assert!(shares.in_flight_bytes >= 4 * shares.frame_bytes, "{case}");
@@ -142,7 +197,33 @@ mod tests {
     }
 
     #[test]
+    fn the_shares_add_up_with_a_spill() {
+        for memory in [LEAST_WITH_SPILL, 56 * MIB, 64 * MIB, 100 * MIB, 256 * MIB, 65_536 * MIB] {
+            for (frame, level, classes) in [4, 256, 1024, 8192]
+                .into_iter()
+                .flat_map(|kib| (1..=12).flat_map(move |level| (1..=3).map(move |classes| (kib * KIB, level, classes))))
+            {
+                let shares = Shares::of(memory, frame, level, Some(classes));
+                let case = format!("{} MiB, frames of {} KiB, level {level}, {classes} classes: {shares:?}", memory / MIB, frame / KIB);
+                assert!(shares.total_bytes() <= memory - memory / ALLOCATOR_PART, "{case}");
+                // Each class has an open frame, and one at least is in flight.
+                assert!(
+                    shares.in_flight_bytes >= 4 * (shares.frame_bytes + 4096) && shares.drain_bytes >= 2 * shares.frame_bytes,
+                    "{case}"
+                );
+                assert!(shares.in_flight_bytes >= 2 * MIB && shares.prefetch_bytes >= MIB, "{case}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_generation_is_as_large_as_memory_allows() {
+        let of = |memory, classes| Shares::of(memory * MIB, 256 * KIB, 3, Some(classes)).generation_bytes / MIB;
+        assert_eq!([of(48, 1), of(64, 1), of(100, 1), of(64, 3), of(256, 3)], [2, 4, 8, 1, 8]);
+    }
+
+    #[test]
     fn the_default_frame_fits_the_least_memory() {
-        assert_eq!(Shares::of(32 * MIB, 256 * KIB, 12).frame_bytes, 256 * KIB);
+        assert_eq!(Shares::of(32 * MIB, 256 * KIB, 12, None).frame_bytes, 256 * KIB);
     }
 }

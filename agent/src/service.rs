@@ -121,7 +121,7 @@ pub fn shares(config: &AgentConfig) -> Shares {
     let line = link.rate_max.map_or(usize::MAX, |rate| {
         usize::try_from(rate.bytes_per_second().saturating_mul(FRAME_LINE_SECONDS)).unwrap_or(usize::MAX).max(MIN_FRAME_BYTES)
     });
-    Shares::of(config.memory_max.as_usize(), link.frame_max_bytes.as_usize().min(line), link.compression_level)
+    Shares::of(config.memory_max.as_usize(), link.frame_max_bytes.as_usize().min(line), link.compression_level, None)
 }
 
 /// Runs the agent until `stop` is cancelled and the drain is over.

@@ -1,6 +1,7 @@
 //! Appends to the spill and to a bare fsynced log in turns, in the same directory, and prints the ratios.
 //!
-//! `spill-bench [DIRECTORY] [MIB]`
+//! `spill-bench [DIRECTORY] [MIB] [GENERATION_KIB]`, or `spill-bench DIRECTORY MIB GENERATION_KIB CLASSES [KIB]` for the memory that a spill of so many
+//! classes takes: it is filled with frames of KIB, and then filled and drained at the same time.
 #![expect(clippy::unwrap_used, reason = "a tool for the workbench")]
 
 use std::fs::{File, OpenOptions};
@@ -55,6 +56,10 @@ impl BareLog {
     }
 }
 
+fn entry_of(class: u8, n: u64, frame: Bytes) -> Entry {
+    Entry { class: Class::new(class).unwrap(), ..entry(n, frame) }
+}
+
 fn entry(n: u64, frame: Bytes) -> Entry {
     let offset = |value| NextOffset::new(value).unwrap();
     let kind = SectionKind::Data { first: offset(n), next: offset(n + 1), records: 1, raw_length: frame.len() };
@@ -76,28 +81,43 @@ fn disk_writes() -> u64 {
 
 /// Resident memory in MiB.
 fn resident(field: &str) -> u64 {
+    resident_kib(field) / 1024
+}
+
+fn resident_kib(field: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) / 1024
+    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+}
+
+fn options(max_bytes: u64, generation_kib: u64) -> Options {
+    Options { generation_max_bytes: generation_kib * 1024, ..Options::new(max_bytes) }
 }
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let root = PathBuf::from(arguments.next().unwrap_or_else(|| "spill-bench.tmp".to_owned()));
     let total = arguments.next().map_or(256, |text| text.parse::<u64>().unwrap()) * MIB;
+    let generation = arguments.next().map_or(8192, |text| text.parse().unwrap());
+    if let Some(classes) = arguments.next() {
+        let kib = arguments.next().map_or(256, |text| text.parse().unwrap());
+        memory(&root, total, classes.parse().unwrap(), kib, generation);
+        drop(std::fs::remove_dir_all(&root));
+        return;
+    }
     for (kib, every) in [(64, 8), (64, 1), (256, 1), (16, 4), (4, 16)] {
-        compare(&root, kib * 1024, every, total);
+        compare(&root, kib * 1024, every, total, generation);
     }
     backlog(&root, total * 4);
     drop(std::fs::remove_dir_all(&root));
 }
 
 /// Appends in turns of 16 MiB, so that both meet the same disk.
-fn compare(root: &Path, size: u64, every: u64, total: u64) {
+fn compare(root: &Path, size: u64, every: u64, total: u64, generation: u64) {
     drop(std::fs::remove_dir_all(root));
     let frame = Bytes::from((0..size).map(|n| (n.wrapping_mul(2_654_435_761) >> 7) as u8).collect::<Vec<_>>());
     let mut log = BareLog::open(&root.join("log"));
-    let mut store = RotatingStore::open(&root.join("spill"), Options::new(4 * total)).unwrap();
+    let mut store = RotatingStore::open(&root.join("spill"), options(4 * total, generation)).unwrap();
     let (mut log_time, mut spill_time, mut n, mut spill_bytes) = (Duration::ZERO, Duration::ZERO, 0, 0);
     let turn = (16 * MIB / size).min(total / size);
     while n < total / size {
@@ -131,6 +151,34 @@ fn compare(root: &Path, size: u64, every: u64, total: u64) {
         spill_bytes as f64 / payload,
         store.usage().written_bytes as f64 / payload,
         resident("VmRSS:")
+    );
+}
+
+/// What the store takes of memory, beyond what the process had before.
+fn memory(root: &Path, total: u64, classes: u8, kib: u64, generation: u64) {
+    drop(std::fs::remove_dir_all(root));
+    let count = total / (kib * 1024);
+    let before = resident_kib("VmRSS:");
+    let mut store = RotatingStore::open(root, options(16 * total, generation)).unwrap();
+    let append = |store: &mut RotatingStore, n: u64| {
+        let frame = Bytes::from((0..kib * 1024).map(|at| (at.wrapping_mul(n | 1) >> 3) as u8).collect::<Vec<_>>());
+        store.append(&entry_of((n % u64::from(classes)) as u8, n, frame), 0).unwrap();
+        store.sync().unwrap();
+    };
+    (0..count).for_each(|n| append(&mut store, n));
+    let filled = resident_kib("VmHWM:");
+    let mut after = EntryId::ZERO;
+    for n in 0..count {
+        append(&mut store, count + n);
+        after = store.read(after).unwrap().unwrap().id;
+    }
+    let more = |kib: u64| (kib - before) as f64 / 1024.0;
+    println!(
+        "{classes} classes, frames of {kib} KiB, generations of {generation} KiB: filling {:.1} MiB, filling and draining {:.1} MiB at the most, {:.1} MiB at the end, over {:.1} MiB before",
+        more(filled),
+        more(resident_kib("VmHWM:")),
+        more(resident_kib("VmRSS:")),
+        before as f64 / 1024.0
     );
 }
 

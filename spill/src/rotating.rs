@@ -85,7 +85,10 @@ pub struct Options {
     pub key: Option<Key>,
     /// Most bytes of damaged generations that are kept for `salvage`. Not part of `max_bytes`.
     pub quarantine_max_bytes: u64,
-    /// Bytes at which a generation is closed; `None`: an eighth of `max_bytes`, at most 8 MiB. For tests.
+    /// Most bytes of a generation, unless `max_bytes` is less than eight of them. All of a generation that is written or read is in memory, which sled
+    /// never gives back before it is closed. Default 8 MiB; smaller ones cost more syncs.
+    pub generation_max_bytes: u64,
+    /// Bytes at which a generation is closed, whatever `max_bytes` is. For tests.
     pub generation_bytes: Option<u64>,
 }
 
@@ -93,11 +96,12 @@ impl Options {
     /// Blocks when `max_bytes` are reached, keeps 16 MiB of the disk free, keeps two damaged generations.
     pub fn new(max_bytes: u64) -> Self {
         let limits = Limits { max_bytes, min_free_disk: 16 * 1024 * 1024, max_age: None };
-        Self { limits, policies: BTreeMap::new(), key: None, quarantine_max_bytes: 2 * GENERATION_BYTES, generation_bytes: None }
+        let (policies, quarantine_max_bytes) = (BTreeMap::new(), 2 * GENERATION_BYTES);
+        Self { limits, policies, key: None, quarantine_max_bytes, generation_max_bytes: GENERATION_BYTES, generation_bytes: None }
     }
 
     fn generation_bytes(&self) -> u64 {
-        self.generation_bytes.unwrap_or_else(|| (self.limits.max_bytes / 8).min(GENERATION_BYTES))
+        self.generation_bytes.unwrap_or_else(|| (self.limits.max_bytes / 8).min(self.generation_max_bytes))
     }
 
     fn policy(&self, class: Class) -> Policy {

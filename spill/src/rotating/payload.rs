@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ use crate::store::{Error, StoredEntry};
 /// sled's file of records and values.
 pub(crate) const DATABASE_FILE: &str = "db";
 
-/// sled's cache. Entries are read once, in order: more would only cost memory.
+/// sled's cache. It gives back so seldom that a generation stays in memory whole, whatever this is (see `Options::generation_max_bytes`).
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// What sled was told when the database was made: its first line is "segment_size: " and the number.
@@ -180,10 +181,20 @@ const SCAN_BYTES: usize = 1024 * 1024;
 /// Checksums of all files of a payload as they are now.
 pub(crate) fn sums(directory: &Path) -> Result<Vec<FileSum>, Error> {
     let sum = |path: PathBuf| {
-        let bytes = fs::read(&path).map_err(failed("read", &path))?;
-        let blocks = bytes.chunks(BLOCK_BYTES).map(crc32c::crc32c).collect();
+        let mut file = File::open(&path).map_err(failed("open", &path))?;
+        // Block by block: a generation is as large as all else that the store keeps in memory.
+        let (mut block, mut length, mut blocks) = (Vec::with_capacity(BLOCK_BYTES), 0, Vec::new());
+        loop {
+            block.clear();
+            file.by_ref().take(BLOCK_BYTES as u64).read_to_end(&mut block).map_err(failed("read", &path))?;
+            if block.is_empty() {
+                break;
+            }
+            length += block.len() as u64;
+            blocks.push(crc32c::crc32c(&block));
+        }
         let name = path.strip_prefix(directory).unwrap_or(&path).to_string_lossy().into_owned();
-        Ok(FileSum { path: name, length: bytes.len() as u64, blocks })
+        Ok(FileSum { path: name, length, blocks })
     };
     disk::files_below(directory).into_iter().map(sum).collect()
 }
