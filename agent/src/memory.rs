@@ -197,6 +197,11 @@ mod tests {
     }
 
     #[test]
+    fn the_configuration_asks_for_what_a_spill_needs() {
+        assert_eq!(spillway_config::MEMORY_LEAST_WITH_SPILL.as_usize(), LEAST_WITH_SPILL);
+    }
+
+    #[test]
     fn the_shares_add_up_with_a_spill() {
         for memory in [LEAST_WITH_SPILL, 56 * MIB, 64 * MIB, 100 * MIB, 256 * MIB, 65_536 * MIB] {
             for (frame, level, classes) in [4, 256, 1024, 8192]

@@ -121,7 +121,8 @@ pub fn shares(config: &AgentConfig) -> Shares {
     let line = link.rate_max.map_or(usize::MAX, |rate| {
         usize::try_from(rate.bytes_per_second().saturating_mul(FRAME_LINE_SECONDS)).unwrap_or(usize::MAX).max(MIN_FRAME_BYTES)
     });
-    Shares::of(config.memory_max.as_usize(), link.frame_max_bytes.as_usize().min(line), link.compression_level, None)
+    let classes = config.spill.max_bytes.map(|_| config.spill_policies().len());
+    Shares::of(config.memory_max.as_usize(), link.frame_max_bytes.as_usize().min(line), link.compression_level, classes)
 }
 
 /// Runs the agent until `stop` is cancelled and the drain is over.

@@ -87,7 +87,8 @@ pub fn open(config: &AgentConfig, shares: &Shares) -> Result<Option<SpillParts>,
     let limits = Limits { max_bytes, min_free_disk: spill.min_free_disk.bytes(), max_age: spill.max_age };
     let policies = [Policy::Block, Policy::DropOldest, Policy::DropNewest].map(|policy| (policy.class(), policy));
     let policies = BTreeMap::from(policies);
-    let options = Options { limits, policies, key, ..Options::new(max_bytes) };
+    let generation_max_bytes = shares.generation_bytes as u64;
+    let options = Options { limits, policies, key, generation_max_bytes, ..Options::new(max_bytes) };
     let store = RotatingStore::open(&spill.dir, options).map_err(|source| Error::Store { dir: spill.dir.clone(), source })?;
     let (last, partitions, usage) = (store.durable(), store.partitions(), store.usage());
     tracing::info!(
@@ -98,7 +99,7 @@ pub fn open(config: &AgentConfig, shares: &Shares) -> Result<Option<SpillParts>,
     let commit = CommitLimits { max_bytes: spill.sync_bytes.as_usize(), max_wait: spill.sync_interval };
     // Once the runner is gone nobody is interested any more.
     let keeper = Keeper::start(store, KeeperLimits { commit, ..KeeperLimits::default() }, move |event| drop(tell.blocking_send(event)));
-    let limits = SpoolLimits { after_bytes: spill.after_bytes.as_usize(), after: spill.after, drain_bytes: shares.in_flight_bytes / 4 };
+    let limits = SpoolLimits { after_bytes: spill.after_bytes.as_usize(), after: spill.after, drain_bytes: shares.drain_bytes };
     let keeper = keeper.map_err(Error::Thread)?;
     Ok(Some(SpillParts { keeper, events, last, partitions, usage, max_bytes, limits, classify: classify(config) }))
 }

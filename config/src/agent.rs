@@ -25,7 +25,7 @@ pub(crate) const REFERENCE: Reference = Reference { name: "agent.toml", text: AG
 pub struct AgentConfig {
     /// Name of this site, `[a-zA-Z0-9_-]{1,32}`; must be the name in the certificate. Required.
     pub site: SiteName,
-    /// Bound of the memory of the whole process. Default 64 MiB, at least 32 MiB.
+    /// Bound of the memory of the whole process. Default 64 MiB, at least 32 MiB, with a spill [`MEMORY_LEAST_WITH_SPILL`].
     pub memory_max: ByteSize,
     /// The site's Kafka.
     pub kafka: AgentKafka,
@@ -97,6 +97,9 @@ pub struct LinkConfig {
 /// librdkafka, zstd, TLS and the program itself take about 20 MiB before the first record.
 const MEMORY_LEAST: ByteSize = ByteSize::from_mib(32);
 
+/// What is written to the spill, and read from it, passes through memory in blocks.
+pub const MEMORY_LEAST_WITH_SPILL: ByteSize = ByteSize::from_mib(48);
+
 /// A gateway has a few GiB; more than this is a slip of the pen.
 const MEMORY_MOST: ByteSize = ByteSize::from_mib(64 << 10);
 
@@ -166,6 +169,9 @@ impl AgentConfig {
         let shutdown = table.table("shutdown", ShutdownConfig::read);
         let admin = table.table("admin", AdminConfig::read);
         let log = table.table("log", LogConfig::read);
+        if let (Some(memory_max), Ok(spill)) = (memory, &spill) {
+            check_memory(table, memory_max, spill)?;
+        }
         Ok(Self {
             site: site?,
             memory_max: memory_max?,
@@ -181,6 +187,16 @@ impl AgentConfig {
             warnings: Vec::new(),
         })
     }
+}
+
+/// A spill needs memory of its own.
+fn check_memory(table: &Table<'_>, memory_max: ByteSize, spill: &SpillConfig) -> Result<(), Reported> {
+    if spill.max_bytes.is_none() || memory_max >= MEMORY_LEAST_WITH_SPILL {
+        return Ok(());
+    }
+    let what = format!("less than {MEMORY_LEAST_WITH_SPILL}, which an agent with a spill needs");
+    let fix = format!("write \"{MEMORY_LEAST_WITH_SPILL}\" or more, or set spill.max_bytes = \"off\"");
+    Err(table.contradiction("memory_max", Flaw::new(what, fix)))
 }
 
 impl AgentKafka {
