@@ -1,7 +1,7 @@
 //! Opens the agent's spill from its configuration.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use spillway_agent_core::spool::SpoolLimits;
@@ -58,6 +58,18 @@ fn remedy(error: &StoreError) -> &'static str {
     }
 }
 
+/// Whoever turns the spill off should know of what is in it.
+fn warn_of_left_data(dir: &Path) {
+    let left = spillway_spill::generations(dir).len();
+    if left > 0 {
+        tracing::warn!(
+            dir = %dir.display(), left,
+            "there is a spill with data, but spill.max_bytes is \"off\": what the site's Kafka does not have any more will be a gap. \
+             Turn it on until it is drained"
+        );
+    }
+}
+
 /// What `when_full` means to the store.
 fn policy(when_full: WhenFull) -> Policy {
     match when_full {
@@ -80,6 +92,7 @@ pub fn classify(config: &AgentConfig) -> Classify {
 pub fn open(config: &AgentConfig, shares: &Shares) -> Result<Option<SpillParts>, Error> {
     let spill = &config.spill;
     let Some(max_bytes) = spill.max_bytes.map(|size| size.bytes()) else {
+        warn_of_left_data(&spill.dir);
         return Ok(None);
     };
     let read = |path: &PathBuf| Key::read(path).map_err(|source| Error::Key { path: path.clone(), source });

@@ -22,7 +22,7 @@ pub mod state;
 pub mod store;
 pub mod tools;
 
-pub use rotating::{Options, RotatingStore, deals_with_panics_here};
+pub use rotating::{Options, RotatingStore, deals_with_panics_here, generations};
 pub use spillway_spill_core::entry::{Class, Entry, EntryId, Identity, Line, StoredSection};
 pub use spillway_spill_core::{admission, commit, entry, plan, ranges, summary};
 pub use store::{Error, SpillStore, StoredEntry};

@@ -51,7 +51,8 @@ mod writer;
 
 pub(crate) use generation::{Contents, examine};
 pub use guard::deals_with_panics_here;
-pub(crate) use open::{damaged_files, generations};
+pub(crate) use open::damaged_files;
+pub use open::generations;
 pub(crate) use payload::{Found, sums};
 
 use generation::Generation;

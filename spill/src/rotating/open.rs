@@ -130,7 +130,7 @@ impl RotatingStore {
 }
 
 /// The generations in a directory, ascending.
-pub(crate) fn generations(root: &Path) -> Vec<u64> {
+pub fn generations(root: &Path) -> Vec<u64> {
     let names = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut numbers = names.filter_map(|name| name.strip_prefix('g')?.parse().ok()).collect::<Vec<u64>>();
     numbers.sort_unstable();
