@@ -147,6 +147,8 @@ impl Ledger {
         let book = self.lanes.get_mut(&lane).filter(|book| book.phase == Phase::Live && book.base.is_none())?;
         book.origin = Some(point);
         book.base = Some(beginning.at());
+        // What was told to be lost before that is taken into account already.
+        book.lost_at = book.lost_at.filter(|at| *at >= beginning.at());
         book.goes_back = matches!(beginning, Beginning::Gap(gap) if gap.reason == GapReason::Truncated);
         let kind = match beginning {
             Beginning::Resume { at } => {
@@ -339,6 +341,7 @@ impl Ledger {
         self.progressed = now;
         self.acked_records += self.frames.settle(lane, |section| section.next <= next);
         self.sweep();
+        self.stop_at_loss(lane);
         self.end_if_drained(lane);
     }
 

@@ -238,7 +238,11 @@ impl Walk {
             let data_begins = known.data.iter().map(|(first, _)| first).find(|first| *first > self.at).unwrap_or(end);
             if let Some((_, next, reason)) = known.gone.iter().find(|(first, next, _)| here(*first, *next)) {
                 let next = (*next).min(data_begins);
-                if self.opening == Opening::Joins {
+                if !matches!(self.opening, Opening::Gap { reason: before, .. } if before == *reason) {
+                    if self.opening != Opening::Joins {
+                        // What is gone is told for itself: neither a start nor a gap of another reason says so.
+                        self.send(line, known, self.at);
+                    }
                     self.opening = Opening::Gap { first: self.at, reason: *reason };
                 }
                 self.at = next;

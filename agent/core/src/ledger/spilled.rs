@@ -194,13 +194,17 @@ impl Ledger {
         let Some((lane, book)) = self.newest_alive(&source.partition) else {
             return;
         };
-        let other = book.line != line || book.source.topic_id.is_other_incarnation(source.topic_id);
-        // What has not begun is planned with what the spill says then.
-        if other || book.position.is_none_or(|position| position >= next) {
-            return;
+        let other = book.source.topic_id.is_other_incarnation(source.topic_id) || (book.base.is_some() && book.line != line);
+        // What has not begun may be planned with what the spill said before.
+        if !other && book.position.is_none_or(|position| position < next) {
+            self.stop_at(lane, first);
         }
+    }
+
+    /// The spill does not have what comes at `next`: the lane is given up there.
+    pub(crate) fn stop_at(&mut self, lane: Lane, next: NextOffset) {
         if let Some(book) = self.lanes.get_mut(&lane) {
-            book.lost_at = Some(book.lost_at.map_or(first, |at| at.min(first)));
+            book.lost_at = Some(book.lost_at.map_or(next, |at| at.min(next)));
         }
         self.stop_at_loss(lane);
     }
@@ -258,7 +262,7 @@ impl Ledger {
         sections.iter().filter_map(name).collect()
     }
 
-    fn stop_at_loss(&mut self, lane: Lane) {
+    pub(super) fn stop_at_loss(&mut self, lane: Lane) {
         let reached = |book: &LaneBook| book.lost_at.is_some_and(|at| book.position >= Some(at));
         if self.lanes.get(&lane).is_some_and(reached) {
             self.give_up(lane);

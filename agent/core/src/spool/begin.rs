@@ -67,7 +67,7 @@ impl Spool {
         match legs.first() {
             None => begin_read(ledger, lane, ResumePoint::At(at)),
             Some(Leg::Refill { .. }) => Begins::Hole,
-            Some(Leg::Send { opening, first, .. }) => {
+            Some(Leg::Send { opening, first, next, .. }) => {
                 let beginning = match *opening {
                     Opening::Joins => Beginning::Resume { at: *first },
                     Opening::Start => Beginning::Start { at: *first },
@@ -75,6 +75,10 @@ impl Spool {
                 };
                 ledger.read_on(lane, at, known.line());
                 let section = ledger.begin(lane, point, beginning);
+                if legs.len() > 1 {
+                    // A lane has one opening: what comes behind the first leg begins with another.
+                    ledger.stop_at(lane, *next);
+                }
                 self.take_up(ledger);
                 self.rewind(ledger);
                 Begins::Begun(section)

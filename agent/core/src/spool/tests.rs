@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use spillway_proto::frame::GapReason;
 use spillway_proto::message::ResumePoint;
 use spillway_proto::{NextOffset, Partition, TopicId, TopicName, TopicPartition};
 use spillway_spill_core::entry::Line;
@@ -65,9 +66,22 @@ pub(super) enum Action {
         place: usize,
         told: bool,
     },
+    /// The so many oldest entries are dropped by policy.
+    DropOldest(usize),
+    /// The next so many appends are dropped by policy.
+    DropNewest(usize),
 }
 
-fn action(damage: bool) -> impl Strategy<Value = Action> {
+/// What may happen beside the ordinary.
+#[derive(Debug, Clone, Copy, Default)]
+struct Worlds {
+    damage: bool,
+    drops: bool,
+}
+
+fn action(worlds: Worlds) -> impl Strategy<Value = Action> {
+    let Worlds { damage, drops } = worlds;
+    let only = |may: bool, action: Action| if may { action } else { Action::Forget };
     let counts = || [0u64..4, 0u64..4, 0u64..4];
     prop_oneof![
         4 => counts().prop_map(Action::Write),
@@ -85,7 +99,9 @@ fn action(damage: bool) -> impl Strategy<Value = Action> {
         1 => (0usize..4).prop_map(Action::Crash),
         1 => (0..PARTITIONS).prop_map(Action::Hold),
         1 => (0..PARTITIONS).prop_map(Action::Retry),
-        1 => (0usize..20, any::<bool>()).prop_map(move |(place, told)| if damage { Action::Damage { place, told } } else { Action::Forget }),
+        1 => (0usize..20, any::<bool>()).prop_map(move |(place, told)| only(damage, Action::Damage { place, told })),
+        1 => (1usize..4).prop_map(move |count| only(drops, Action::DropOldest(count))),
+        1 => (1usize..4).prop_map(move |count| only(drops, Action::DropNewest(count))),
     ]
 }
 
@@ -98,7 +114,7 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn everything_arrives_once_in_order_whatever_ends(actions in prop::collection::vec(action(false), 1..120)) {
+    fn everything_arrives_once_in_order_whatever_ends(actions in prop::collection::vec(action(Worlds::default()), 1..120)) {
         let mut world = World::new();
         for action in actions {
             world.play(action);
@@ -108,14 +124,30 @@ proptest! {
     }
 
     #[test]
-    fn what_the_spill_loses_is_read_again_or_told(actions in prop::collection::vec(action(true), 1..120)) {
+    fn what_the_spill_loses_is_read_again_or_told(actions in prop::collection::vec(action(Worlds { damage: true, drops: false }), 1..120)) {
         let mut world = World::new();
         for action in actions {
             world.play(action);
         }
         world.finish();
-        // What is told to be lost was damaged, and the source had forgotten it.
-        prop_assert!(world.lost() <= world.damaged(), "{} offsets were told to be lost, {} were damaged", world.lost(), world.damaged());
+    }
+
+    #[test]
+    fn what_is_dropped_is_told_as_dropped(actions in prop::collection::vec(action(Worlds { damage: false, drops: true }), 1..120)) {
+        let mut world = World::new();
+        for action in actions {
+            world.play(action);
+        }
+        world.finish();
+    }
+
+    #[test]
+    fn loss_and_drops_do_not_mix(actions in prop::collection::vec(action(Worlds { damage: true, drops: true }), 1..120)) {
+        let mut world = World::new();
+        for action in actions {
+            world.play(action);
+        }
+        world.finish();
     }
 }
 
@@ -179,6 +211,45 @@ fn a_loss_that_is_told_does_not_wait_for_the_end_of_the_spill() {
         assert!(world.is_in_use(), "the end was not reached");
         world.finish();
         assert_eq!(world.lost(), 0, "the source had it still");
+    }
+}
+
+#[test]
+fn what_was_dropped_is_a_gap_and_nothing_else() {
+    for fresh in [false, true] {
+        let mut world = World::new();
+        world.play(Action::Connect);
+        if !fresh {
+            [Action::Write([1, 0, 0]), Action::Read([1, 0, 0])].into_iter().for_each(|action| world.play(action));
+            [Action::Send, Action::Arrive(9), Action::Acks(9)].into_iter().for_each(|action| world.play(action));
+        }
+        world.play(Action::Disconnect);
+        for _ in 0..20 {
+            for action in [Action::Write([1, 0, 0]), Action::Read([1, 0, 0]), Action::Wait(9), Action::Sync(9)] {
+                world.play(action);
+            }
+        }
+        [Action::Write([1, 0, 0]), Action::Read([1, 0, 0])].into_iter().for_each(|action| world.play(action));
+        world.play(Action::DropOldest(3));
+        world.play(Action::DropNewest(1));
+        world.play(Action::Forget);
+        let dropped = world.dropped();
+        assert_eq!(dropped.len(), 4);
+        // Each gap is a lane of its own; more comes in all the time, so that the end of the spill is never reached.
+        for _ in 0..60 {
+            world.play(Action::Connect);
+            for action in [Action::Write([1, 0, 0]), Action::Read([1, 0, 0]), Action::Drain(1)] {
+                world.play(action);
+            }
+            for action in [Action::Send, Action::Arrive(9), Action::Acks(9)] {
+                world.play(action);
+            }
+        }
+        assert!(world.is_in_use());
+        let told = world.told().into_iter().map(|(index, offset, reason)| ((index, offset), reason)).collect::<Vec<_>>();
+        let expected = dropped.into_iter().map(|at| (at, Some(GapReason::Dropped))).collect::<Vec<_>>();
+        assert_eq!(told, expected, "fresh: {fresh}");
+        world.finish();
     }
 }
 

@@ -80,6 +80,10 @@ fn damage_is_read_again_and_what_was_dropped_is_a_gap() {
     ];
     assert_eq!(at(&dropped, 0), "dropped(0) 0:20..30 dropped(30) 0:50..50 then 50");
     assert_eq!(at(&dropped, 7), "dropped(7) 0:20..30 dropped(30) 0:50..50 then 50");
+    let fresh = short(&plan(&dropped, None, ResumePoint::Fresh, A, Some(A)));
+    assert_eq!(fresh, "start 0:0..0 dropped(0) 0:20..30 dropped(30) 0:50..50 then 50", "a start does not hide it");
+    let both = [span(A, 0, What::Gap(GapReason::Dropped), 0, 4), span(A, 0, What::Gap(GapReason::Retention), 4, 9)];
+    assert_eq!(at(&both, 0), "dropped(0) 0:4..4 retention(4) 0:9..9 then 9");
     let retention = [span(A, 0, What::Data, 0, 5), span(A, 0, What::Gap(GapReason::Retention), 5, 9), span(A, 0, What::Data, 9, 12)];
     assert_eq!(at(&retention, 2), "0:2..5 retention(5) 0:9..12 then 12");
 }

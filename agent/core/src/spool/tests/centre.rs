@@ -13,8 +13,8 @@ use super::next;
 pub(super) struct Centre {
     /// The next offset that is expected; without an entry nothing is there.
     pub(super) progress: BTreeMap<u32, u64>,
-    /// Offsets that were told to be lost.
-    pub(super) lost: u64,
+    /// Offsets that were told to be lost, and why; `None`: they lie before a start.
+    pub(super) lost: Vec<(u32, u64, Option<GapReason>)>,
     /// Partitions whose next record is refused.
     pub(super) refused: BTreeMap<u32, bool>,
     /// Lanes of the session, and whether they are dead.
@@ -58,7 +58,7 @@ impl Centre {
         match (kind, expected) {
             (SectionKind::Start { next }, None) => {
                 // To a centre that has nothing, no gap can be told.
-                self.lost += next.value();
+                self.lost.extend((0..next.value()).map(|offset| (index, offset, None)));
                 next.value()
             }
             (SectionKind::Start { .. }, Some(expected)) => expected,
@@ -68,12 +68,12 @@ impl Centre {
             }
             (SectionKind::Gap { first, next, reason }, Some(expected)) => {
                 // Of what the spill has no trace left, the source alone tells.
-                assert!(matches!(reason, GapReason::Damaged | GapReason::Retention), "{reason:?}");
+                assert!(matches!(reason, GapReason::Damaged | GapReason::Retention | GapReason::Dropped), "{reason:?}");
                 if next.value() <= expected {
                     return expected;
                 }
                 assert_eq!(first.value(), expected, "a gap begins where the centre is");
-                self.lost += next.value() - expected;
+                self.lost.extend((expected..next.value()).map(|offset| (index, offset, Some(reason))));
                 next.value()
             }
             (kind, None) => panic!("partition {index} begins with {kind:?}"),

@@ -22,6 +22,8 @@ pub(super) struct Site {
     pub(super) released: BTreeMap<u32, u64>,
     /// Offsets that were in entries that are lost.
     pub(super) damaged: BTreeSet<(u32, u64)>,
+    /// Offsets that were dropped by policy, as the spill's state notes them.
+    pub(super) dropped: BTreeSet<(u32, u64)>,
 }
 
 /// A frame with one data section for each lane, first and next; every offset is a record.

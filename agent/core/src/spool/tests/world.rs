@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use spillway_proto::Lane;
-use spillway_proto::frame::{Frame, SectionKind};
+use spillway_proto::frame::{Frame, GapReason, SectionKind};
 use spillway_proto::message::ResumePoint;
-use spillway_spill_core::entry::{EntryId, StoredSection};
+use spillway_spill_core::entry::{EntryId, Line, StoredSection};
 use spillway_spill_core::plan::Released;
-use spillway_spill_core::summary::{Source, span_of};
+use spillway_spill_core::ranges::Ranges;
+use spillway_spill_core::summary::{Source, Span, What, span_of};
 
 use super::centre::{Answer, Centre};
 use super::site::{Site, frame, opening};
 use super::{Action, LIMITS, next, source};
-use crate::lane::{AfterDrain, HeldBecause};
+use crate::lane::{AfterDrain, HeldBecause, LaneSource};
 use crate::ledger::{Ledger, Resumed};
 use crate::spool::{Append, Begins, Known, ReadEntry, Spool};
 use crate::start::{LogRange, StartPolicy, decide};
@@ -89,6 +90,8 @@ impl World {
             Action::Hold(index) => _ = self.centre.refused.insert(index, true),
             Action::Retry(index) => self.retry(index),
             Action::Damage { place, told } => self.damage(place, told),
+            Action::DropOldest(count) => (0..count).for_each(|_| self.drop_oldest()),
+            Action::DropNewest(count) => self.drop_newest(count),
         }
         self.settle();
     }
@@ -122,14 +125,28 @@ impl World {
             }
         }
         assert!(self.ledger.is_empty() && !self.spool.is_in_use(), "something is left: {:#?}", self.spool);
+        for (index, offset, reason) in &self.centre.lost {
+            let at = (*index, *offset);
+            match reason {
+                Some(GapReason::Dropped) => assert!(self.site.dropped.contains(&at), "{at:?} was not dropped"),
+                // The source had forgotten it.
+                _ => assert!(self.site.damaged.contains(&at), "{at:?} is told to be lost ({reason:?}), and was not damaged"),
+            }
+        }
     }
 
-    pub(super) fn lost(&self) -> u64 {
-        self.centre.lost
+    /// How many offsets the centre was told to be lost.
+    pub(super) fn lost(&self) -> usize {
+        self.centre.lost.len()
     }
 
-    pub(super) fn damaged(&self) -> u64 {
-        self.site.damaged.len() as u64
+    /// What the centre was told to be lost, and why; `None`: it lies before a start.
+    pub(super) fn told(&self) -> Vec<(u32, u64, Option<GapReason>)> {
+        self.centre.lost.clone()
+    }
+
+    pub(super) fn dropped(&self) -> Vec<(u32, u64)> {
+        self.site.dropped.iter().copied().collect()
     }
 
     pub(super) fn is_in_use(&self) -> bool {
@@ -185,7 +202,8 @@ impl World {
                 held.extend(first.value()..next.value());
             }
         }
-        let safe = |offset| held.contains(&offset) || self.site.damaged.contains(&(index, offset));
+        let gone = |at| self.site.damaged.contains(&at) || self.site.dropped.contains(&at);
+        let safe = |offset| held.contains(&offset) || gone((index, offset));
         let missing = (centre..committed).find(|offset| !safe(*offset));
         assert_eq!(missing, None, "partition {index}: {committed} is to be committed, the centre has {centre}");
     }
@@ -228,7 +246,16 @@ impl World {
     }
 
     fn known(&self, index: u32) -> Known {
-        let mut spans = Vec::new();
+        let LaneSource { partition, topic_id, partition_count, .. } = source(index);
+        let whole = Source { partition, topic_id, partition_count };
+        let mut dropped = Ranges::default();
+        let unreleased = self.site.released.get(&index).copied().unwrap_or(0);
+        for (_, offset) in self.site.dropped.range((index, unreleased)..(index + 1, 0)) {
+            dropped.insert(next(*offset), next(offset + 1));
+        }
+        let what = What::Gap(GapReason::Dropped);
+        let dropped = dropped.iter().map(|(first, next)| (whole.clone(), Span { line: Line(0), what, first, next }));
+        let mut spans = dropped.collect::<Vec<_>>();
         for section in self
             .site
             .entries
@@ -241,7 +268,7 @@ impl World {
             assert_eq!(line.0, 0);
         }
         let released = self.site.released.get(&index).map(|at| {
-            let line = spillway_spill_core::entry::Line(0);
+            let line = Line(0);
             Released { topic_id: source(index).topic_id, line, next: next(*at) }
         });
         Known { spans, released }
@@ -255,7 +282,8 @@ impl World {
             };
             let (start, end) = self.site.logs.get(&index).copied().unwrap_or_default();
             if *at < start {
-                assert!(!self.site.damaged.is_empty(), "partition {index}: the source has forgotten {at}, its log begins at {start}");
+                let gone = !self.site.damaged.is_empty() || !self.site.dropped.is_empty();
+                assert!(gone, "partition {index}: the source has forgotten {at}, its log begins at {start}");
                 self.ledger.drain(*lane, AfterDrain::Reopen);
                 continue;
             }
@@ -365,19 +393,54 @@ impl World {
         }
     }
 
+    fn drop_oldest(&mut self) {
+        if let Some((_, (sections, _))) = self.site.entries.pop_first() {
+            self.note_dropped(&sections);
+            self.tell_lost(&sections);
+        }
+    }
+
+    fn drop_newest(&mut self, count: usize) {
+        let count = count.min(self.unsynced.len());
+        let dropped = self.unsynced.drain(..count).map(|append| append.sections).collect::<Vec<_>>();
+        dropped.iter().for_each(|sections| self.note_dropped(sections));
+        if count > 0 {
+            self.spool.stored(&mut self.ledger, count, self.site.last);
+        }
+        // The report follows the confirmation.
+        dropped.iter().for_each(|sections| self.tell_lost(sections));
+    }
+
+    fn note_dropped(&mut self, sections: &[StoredSection]) {
+        for section in sections {
+            if let SectionKind::Data { first, next, .. } = section.kind {
+                let index = section.partition.partition.index();
+                self.site.dropped.extend((first.value()..next.value()).map(|offset| (index, offset)));
+            }
+        }
+    }
+
+    fn tell_lost(&mut self, sections: &[StoredSection]) {
+        for section in sections.iter().filter(|section| !section.is_void()) {
+            if let SectionKind::Data { first, next, .. } = section.kind {
+                let StoredSection { partition, topic_id, partition_count, line, .. } = section.clone();
+                self.ledger.lost(&Source { partition, topic_id, partition_count }, line, first, next);
+            }
+        }
+    }
+
     fn damage(&mut self, place: usize, told: bool) {
         let Some(id) = self.site.entries.keys().nth(place).copied() else {
             return;
         };
         let (sections, _) = self.site.entries.remove(&id).unwrap();
-        for section in sections {
+        for section in &sections {
             if let SectionKind::Data { first, next, .. } = section.kind {
                 self.site.damaged.extend((first.value()..next.value()).map(|offset| (section.partition.partition.index(), offset)));
-                if told {
-                    let StoredSection { partition, topic_id, partition_count, line, .. } = section;
-                    self.ledger.lost(&Source { partition, topic_id, partition_count }, line, first, next);
-                }
             }
+        }
+        if told {
+            self.tell_lost(&sections);
         }
     }
 }
