@@ -19,7 +19,7 @@ impl Runner {
     /// Opens a lane for what the source has now, or first for an older incarnation of the topic that the spill still has something of.
     pub(in super::super) fn open(&mut self, source: LaneSource) {
         // What was acknowledged on the lane before counts for what is found.
-        self.release();
+        self.release(&source.partition);
         let Some(spill) = self.spill.as_mut().filter(|spill| spill.known.contains(&source.partition)) else {
             return self.open_lane(source);
         };
@@ -31,7 +31,7 @@ impl Runner {
 
     /// The partition is not mirrored any more: only what the spill has of it is still sent.
     pub(in super::super) fn close_partition(&mut self, partition: &TopicPartition) {
-        self.release();
+        self.release(partition);
         if let Some(spill) = self.spill.as_mut().filter(|spill| spill.known.contains(partition)) {
             spill.opening.remove(partition);
             spill.tell(partition.clone(), Purpose::Open);
@@ -58,7 +58,7 @@ impl Runner {
     /// The centre has said where a lane goes on that has not begun.
     pub(in super::super) fn begin(&mut self, lane: Lane, source: LaneSource, point: ResumePoint) {
         let question = self.question(lane, source, Asked::Begin(point));
-        self.release();
+        self.release(&question.source.partition);
         match self.spill.as_mut().filter(|spill| spill.known.contains(&question.source.partition)) {
             Some(spill) => spill.tell(question.source.partition.clone(), Purpose::Begin(Box::new(question))),
             None => self.questions.push_back(question),

@@ -2,12 +2,34 @@
 
 use std::time::Instant;
 
+use spillway_agent_core::lane::LaneBook;
 use spillway_ops::exit;
+use spillway_proto::TopicPartition;
 use spillway_spill::admission::Full;
 use spillway_spill::store::{Error, Release, Report};
 
 use super::super::Runner;
-use super::Command;
+use super::{Command, Spill};
+
+impl Spill {
+    fn release<'b>(&mut self, books: impl IntoIterator<Item = &'b LaneBook>) {
+        let mut releases = Vec::new();
+        for book in books {
+            let (partition, line) = (&book.source.partition, book.line);
+            let Some(next) = book.acked.filter(|_| self.known.contains(partition)) else {
+                continue;
+            };
+            let release = Release { partition: partition.clone(), topic_id: book.source.topic_id, line, next };
+            if self.released.get(partition) != Some(&release) {
+                self.released.insert(partition.clone(), release.clone());
+                releases.push(release);
+            }
+        }
+        if !releases.is_empty() {
+            self.give(Command::Release(releases));
+        }
+    }
+}
 
 impl Runner {
     pub(super) fn on_report(&mut self, report: Report) {
@@ -79,31 +101,25 @@ impl Runner {
         }
     }
 
-    /// Tells the store what the centre has, of the partitions that it knows.
-    pub(in super::super) fn release(&mut self) {
+    /// Tells the store what the centre has, of all partitions that it knows.
+    fn release_all(&mut self) {
         let Some(spill) = self.spill.as_mut().filter(|spill| !spill.known.is_empty()) else {
             return;
         };
-        let mut releases = Vec::new();
-        for (_, book) in self.ledger.partitions() {
-            let (partition, line) = (&book.source.partition, book.line);
-            let Some(next) = book.acked.filter(|_| spill.known.contains(partition)) else {
-                continue;
-            };
-            let release = Release { partition: partition.clone(), topic_id: book.source.topic_id, line, next };
-            if spill.released.get(partition) != Some(&release) {
-                spill.released.insert(partition.clone(), release.clone());
-                releases.push(release);
-            }
-        }
-        if !releases.is_empty() {
-            spill.give(Command::Release(releases));
+        spill.release(self.ledger.partitions().map(|(_, book)| book));
+    }
+
+    /// Tells the store what the centre has of a partition, before something is asked about it.
+    pub(super) fn release(&mut self, partition: &TopicPartition) {
+        let book = self.ledger.lane_of(partition).and_then(|lane| self.ledger.book(lane));
+        if let (Some(spill), Some(book)) = (&mut self.spill, book) {
+            spill.release([book]);
         }
     }
 
     /// Steps what changes by itself.
     pub(in super::super) fn tick_spill(&mut self, now: Instant) {
-        self.release();
+        self.release_all();
         if let Some(spill) = &mut self.spill {
             spill.forecast.observe(now, spill.usage.disk_bytes);
         }
