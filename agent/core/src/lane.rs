@@ -82,6 +82,8 @@ pub struct LaneBook {
     pub read: Option<NextOffset>,
     /// End of what is durable in the spill.
     pub durable: Option<NextOffset>,
+    /// It is read from where nobody has said that all before it is safe: the centre's answer is waited for before anything is committed.
+    pub is_assumed: bool,
     /// Which of the partition's lines in the spill it continues.
     pub line: Line,
     /// Its position when the spill was last begun to be gone through; `None`: it has begun since.
@@ -110,6 +112,7 @@ impl LaneBook {
             frames: 0,
             read: None,
             durable: None,
+            is_assumed: false,
             line: Line(0),
             pass_began: None,
             is_ahead: false,

@@ -180,6 +180,7 @@ impl Ledger {
             };
             book.frames += 1;
             let open = !book.is_dead();
+            let from = book.position.unwrap_or_else(|| section.kind.next());
             if open {
                 // What the spill holds of it may be read already.
                 let first_of_lane = book.position.is_none() && book.read.is_none();
@@ -188,7 +189,7 @@ impl Ledger {
                     attach(&mut self.attachments, section.lane, book, next);
                 }
             }
-            retained.add(section, timestamps.get(place).copied().flatten(), open);
+            retained.add(section, from, timestamps.get(place).copied().flatten(), open);
         }
         if self.frames.is_empty() {
             self.progressed = now;

@@ -25,6 +25,8 @@ pub(super) struct Frames {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OpenSection {
     frame: u64,
+    /// Where the lane was before it: a section from the spill may begin below that.
+    from: NextOffset,
     pub(super) next: NextOffset,
     records: u32,
     timestamp: Option<i64>,
@@ -73,8 +75,8 @@ impl Retained {
         Self { bytes, budget, lanes, sections, open, open_count: 0, sent: false, released: false, copy, since }
     }
 
-    /// Adds a section of a lane that has a book.
-    pub(super) fn add(&mut self, section: &Section, timestamp: Option<i64>, open: bool) {
+    /// Adds a section of a lane that has a book and was at `from` before it.
+    pub(super) fn add(&mut self, section: &Section, from: NextOffset, timestamp: Option<i64>, open: bool) {
         self.lanes.push(section.lane);
         self.sections.push(*section);
         if open {
@@ -82,7 +84,7 @@ impl Retained {
                 SectionKind::Data { records, .. } => records,
                 SectionKind::Gap { .. } | SectionKind::Start { .. } => 0,
             };
-            self.open.push((section.lane, OpenSection { frame: 0, next: section.kind.next(), records, timestamp }));
+            self.open.push((section.lane, OpenSection { frame: 0, from, next: section.kind.next(), records, timestamp }));
             self.open_count += 1;
         }
     }
@@ -239,8 +241,8 @@ impl Frames {
         }
     }
 
-    /// Lets go of all frames that are durable in the spill, of those that were sent only with `sent`. Answers their open sections, newest
-    /// first. Nothing is let go as long as a frame is in memory only: what follows it would be in the wrong place.
+    /// Lets go of all frames that are durable in the spill, of those that were sent only with `sent`. Answers where the lanes of their open
+    /// sections were before them, newest first. Nothing is let go as long as a frame is in memory only: what follows it would be in the wrong place.
     pub(super) fn unload(&mut self, sent: bool) -> Vec<(Lane, NextOffset)> {
         let kept = |frame: &Retained| frame.released || frame.is_opening();
         if self.frames.iter().any(|frame| !kept(frame) && frame.copy != Copy::Durable) {
@@ -256,13 +258,10 @@ impl Frames {
             }
             let index = self.first + place as u64;
             for section in frame.sections.iter().rev() {
-                let SectionKind::Data { first, .. } = section.kind else {
-                    continue;
-                };
                 let open = self.open.get_mut(&section.lane).and_then(|open| open.pop_back_if(|last| last.frame == index));
                 if let Some(open) = open {
                     self.records -= u64::from(open.records);
-                    unloaded.push((section.lane, first));
+                    unloaded.push((section.lane, open.from));
                 }
             }
             if let Some(frame) = self.frames.get_mut(place) {

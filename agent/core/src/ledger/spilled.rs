@@ -51,6 +51,13 @@ impl Ledger {
         }
     }
 
+    /// Where the lane is read from is a guess: nothing of it is committed before it has begun.
+    pub(crate) fn assume(&mut self, lane: Lane) {
+        if let Some(book) = self.lanes.get_mut(&lane) {
+            book.is_assumed = true;
+        }
+    }
+
     /// Which of its partition's lines a lane continues.
     pub fn set_line(&mut self, lane: Lane, line: Line) {
         if let Some(book) = self.lanes.get_mut(&lane) {
@@ -125,10 +132,10 @@ impl Ledger {
     /// the spill (again).
     pub fn unload(&mut self) -> bool {
         let unloaded = self.frames.unload(self.session.is_none());
-        for (lane, first) in &unloaded {
+        for (lane, from) in &unloaded {
             if let Some(book) = self.lanes.get_mut(lane) {
                 // Of what the centre has in the middle of a section, the rest is sent again.
-                book.position = Some(*first).max(book.acked);
+                book.position = Some(*from).max(book.acked);
             }
         }
         self.sweep();
@@ -170,12 +177,12 @@ impl Ledger {
             let (Some(book), SectionKind::Data { first, next, .. }) = (self.lanes.get_mut(lane), section.kind) else {
                 continue;
             };
-            if book.position < Some(first) || book.position >= Some(next) {
+            let Some(from) = book.position.filter(|position| first <= *position && *position < next) else {
                 return Err(Error::NotContiguous { lane: *lane, position: book.position, first });
-            }
+            };
             // The source may be behind that still: what it reads then is passed over.
             (book.position, book.frames) = (Some(next), book.frames + 1);
-            retained.add(section, Some(created_ms), true);
+            retained.add(section, from, Some(created_ms), true);
         }
         if self.frames.is_empty() {
             self.progressed = now;
@@ -290,7 +297,7 @@ impl Ledger {
 
     /// Offers a position for the local group: never below what the centre has, or what is durable in the spill.
     pub(super) fn commit(&mut self, lane: Lane, next: NextOffset) {
-        if let Some(book) = self.lanes.get(&lane) {
+        if let Some(book) = self.lanes.get(&lane).filter(|book| !book.is_assumed || book.base.is_some()) {
             let next = Some(next).max(book.durable).max(book.acked).unwrap_or(next);
             self.commits.insert(book.source.partition.clone(), next);
         }

@@ -9,7 +9,7 @@ use spillway_spill_core::summary::{Source, Span};
 
 use super::Spool;
 use crate::ledger::Ledger;
-use crate::start::{Beginning, Gap, LogRange};
+use crate::start::{Beginning, Gap, LogRange, StartPolicy, decide};
 
 /// What the spill knows of a partition.
 #[derive(Debug, Clone, Default)]
@@ -57,6 +57,30 @@ impl Spool {
             self.take_up(ledger);
             ledger.read_on(lane, next, known.line());
         }
+    }
+
+    /// As [`Self::read_on`], with a look at the source's log: for a partition of which neither the spill nor the local group may know anything. Where only
+    /// `policy` says where to begin, nothing is committed before the centre has answered: what it has may end before that, and is read again then.
+    /// A log that ends before what is known was truncated or made anew: the centre is waited for.
+    pub fn read_on_log(
+        &mut self,
+        ledger: &mut Ledger,
+        lane: Lane,
+        known: &Known,
+        committed: Option<NextOffset>,
+        log: LogRange,
+        policy: StartPolicy,
+    ) {
+        let at = known.end().map(|(end, _)| end).max(committed);
+        if at.is_some_and(|at| at > log.end) {
+            return;
+        }
+        let next = at.map_or_else(|| decide(ResumePoint::Fresh, log, policy).at(), |at| at.max(log.start));
+        self.take_up(ledger);
+        if committed.is_none() || at < Some(log.start) {
+            ledger.assume(lane);
+        }
+        ledger.read_on(lane, next, known.line());
     }
 
     /// The centre says where a lane goes on that has not begun.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use spillway_proto::frame::GapReason;
+use spillway_proto::frame::{GapReason, SectionKind};
 use spillway_proto::message::ResumePoint;
 use spillway_proto::{NextOffset, Partition, TopicId, TopicName, TopicPartition};
 use spillway_spill_core::entry::Line;
@@ -14,7 +14,7 @@ use spillway_spill_core::summary::{Source, span_of};
 use self::world::{PARTITIONS, World};
 use super::*;
 use crate::lane::LaneSource;
-use crate::start::Beginning;
+use crate::start::{Beginning, LogRange, StartPolicy};
 
 mod centre;
 mod site;
@@ -70,6 +70,10 @@ pub(super) enum Action {
     DropOldest(usize),
     /// The next so many appends are dropped by policy.
     DropNewest(usize),
+    /// The local group forgets the partition.
+    LoseGroup(u32),
+    /// Another agent of the site sent so many more records of the partition, while this one had no session.
+    Elsewhere(u32, u64),
 }
 
 /// What may happen beside the ordinary.
@@ -77,10 +81,12 @@ pub(super) enum Action {
 struct Worlds {
     damage: bool,
     drops: bool,
+    /// The source's log is looked at when there is no session; the local group forgets; another agent was there.
+    strange: bool,
 }
 
 fn action(worlds: Worlds) -> impl Strategy<Value = Action> {
-    let Worlds { damage, drops } = worlds;
+    let Worlds { damage, drops, strange } = worlds;
     let only = |may: bool, action: Action| if may { action } else { Action::Forget };
     let counts = || [0u64..4, 0u64..4, 0u64..4];
     prop_oneof![
@@ -102,6 +108,8 @@ fn action(worlds: Worlds) -> impl Strategy<Value = Action> {
         1 => (0usize..20, any::<bool>()).prop_map(move |(place, told)| only(damage, Action::Damage { place, told })),
         1 => (1usize..4).prop_map(move |count| only(drops, Action::DropOldest(count))),
         1 => (1usize..4).prop_map(move |count| only(drops, Action::DropNewest(count))),
+        1 => (0..PARTITIONS).prop_map(move |index| only(strange, Action::LoseGroup(index))),
+        1 => (0..PARTITIONS, 0u64..9).prop_map(move |(index, count)| only(strange, Action::Elsewhere(index, count))),
     ]
 }
 
@@ -124,7 +132,7 @@ proptest! {
     }
 
     #[test]
-    fn what_the_spill_loses_is_read_again_or_told(actions in prop::collection::vec(action(Worlds { damage: true, drops: false }), 1..120)) {
+    fn what_the_spill_loses_is_read_again_or_told(actions in prop::collection::vec(action(Worlds { damage: true, ..Worlds::default() }), 1..120)) {
         let mut world = World::new();
         for action in actions {
             world.play(action);
@@ -133,7 +141,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_dropped_is_told_as_dropped(actions in prop::collection::vec(action(Worlds { damage: false, drops: true }), 1..120)) {
+    fn what_is_dropped_is_told_as_dropped(actions in prop::collection::vec(action(Worlds { drops: true, ..Worlds::default() }), 1..120)) {
         let mut world = World::new();
         for action in actions {
             world.play(action);
@@ -142,8 +150,20 @@ proptest! {
     }
 
     #[test]
-    fn loss_and_drops_do_not_mix(actions in prop::collection::vec(action(Worlds { damage: true, drops: true }), 1..120)) {
-        let mut world = World::new();
+    fn a_partition_of_which_nothing_is_known_is_read_from_its_log(
+        actions in prop::collection::vec(action(Worlds { strange: true, ..Worlds::default() }), 1..120)
+    ) {
+        let mut world = World::alone();
+        for action in actions {
+            world.play(action);
+        }
+        world.finish();
+        prop_assert_eq!(world.told(), vec![], "offsets lost");
+    }
+
+    #[test]
+    fn all_of_it_together(actions in prop::collection::vec(action(Worlds { damage: true, drops: true, strange: true }), 1..120)) {
+        let mut world = World::alone();
         for action in actions {
             world.play(action);
         }
@@ -250,6 +270,66 @@ fn what_was_dropped_is_a_gap_and_nothing_else() {
         let expected = dropped.into_iter().map(|at| (at, Some(GapReason::Dropped))).collect::<Vec<_>>();
         assert_eq!(told, expected, "fresh: {fresh}");
         world.finish();
+    }
+}
+
+/// Found by the model: the collector was said to acknowledge more than was sent.
+#[test]
+fn what_straddles_a_lanes_beginning_takes_it_no_further_back() {
+    let mut world = World::alone();
+    for action in [
+        Action::Write([0, 0, 3]),
+        Action::Read([0, 0, 3]),
+        Action::Connect,
+        Action::Send,
+        Action::Arrive(9),
+        Action::Read([0, 0, 1]),
+        // The lane that read before there was a session has given way to another: both have read 0.
+        Action::DropNewest(1),
+        Action::Write([0, 0, 1]),
+        Action::Read([0, 0, 3]),
+        // Behind a gap from 0 to 3 the spill has 1 to 4.
+        Action::Acks(9),
+        Action::Sync(2),
+        Action::Drain(2),
+        Action::Disconnect,
+        Action::Connect,
+        Action::Send,
+        Action::Arrive(9),
+        Action::Acks(9),
+    ] {
+        world.play(action);
+    }
+    world.finish();
+}
+
+#[test]
+fn a_guess_where_to_read_is_not_committed_before_the_centre_answers() {
+    for (point, begins) in [
+        (ResumePoint::Fresh, Begins::Begun(Some(Section { lane: Lane(0), kind: SectionKind::Start { next: next(10) } }))),
+        (ResumePoint::At(next(11)), Begins::Begun(None)),
+        (ResumePoint::At(next(4)), Begins::Hole),
+    ] {
+        let now = Instant::now();
+        let (mut ledger, mut spool) = (Ledger::new(now), Spool::new(LIMITS, EntryId::ZERO));
+        let lane = ledger.open(source(0)).unwrap().lane;
+        let log = LogRange { start: next(3), end: next(10) };
+        spool.read_on_log(&mut ledger, lane, &Known::default(), None, log, StartPolicy::Latest);
+        assert_eq!(ledger.take_attachments()[0].next, next(10));
+        spool.built(&mut ledger, site::frame(&[(lane, 10, 12)]), &[], 0, now).unwrap();
+        let sections = spool.take_appends().remove(0).sections;
+        spool.stored(&mut ledger, 1, EntryId(1));
+        assert!(ledger.take_commits().is_empty(), "nobody knows of what comes before");
+        let StoredSection { partition, topic_id, partition_count, .. } = sections[0].clone();
+        let spans = vec![(Source { partition, topic_id, partition_count }, span_of(&sections[0], false))];
+        let known = Known { spans, released: None };
+        ledger.session_opened(1 << 20);
+        ledger.resume(lane, point, now).unwrap();
+        assert_eq!(spool.begin(&mut ledger, lane, point, &known), begins);
+        if begins == Begins::Hole {
+            assert_eq!(spool.begin_hole(&mut ledger, lane, point, &known, log), Begins::Begun(None));
+            assert_eq!(ledger.take_ended().len(), 1, "a new lane reads from 4 on");
+        }
     }
 }
 

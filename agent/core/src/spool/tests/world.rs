@@ -37,10 +37,20 @@ pub(super) struct World {
     acks: VecDeque<(Lane, u64)>,
     reopen: BTreeSet<u32>,
     appended: usize,
+    reads_alone: bool,
 }
 
 impl World {
     pub(super) fn new() -> Self {
+        Self::with(false)
+    }
+
+    /// In which a partition of which nothing is known is read without a session.
+    pub(super) fn alone() -> Self {
+        Self::with(true)
+    }
+
+    fn with(reads_alone: bool) -> Self {
         let now = Instant::now();
         let mut world = Self {
             site: Site::default(),
@@ -55,6 +65,7 @@ impl World {
             acks: VecDeque::new(),
             reopen: BTreeSet::new(),
             appended: 0,
+            reads_alone,
         };
         (0..PARTITIONS).for_each(|index| world.open(index));
         world
@@ -92,6 +103,8 @@ impl World {
             Action::Damage { place, told } => self.damage(place, told),
             Action::DropOldest(count) => (0..count).for_each(|_| self.drop_oldest()),
             Action::DropNewest(count) => self.drop_newest(count),
+            Action::LoseGroup(index) => _ = self.site.committed.remove(&index),
+            Action::Elsewhere(index, count) => self.elsewhere(index, count),
         }
         self.settle();
     }
@@ -121,7 +134,12 @@ impl World {
                     self.spool,
                     self.ledger
                 );
-                assert_eq!(self.site.committed.get(index), Some(end), "partition {index} is not committed");
+                let committed = self.site.committed.get(index);
+                // The local group may have forgotten it when there was nothing to commit any more.
+                assert!(
+                    committed == Some(end) || (self.reads_alone && committed.is_none()),
+                    "partition {index} is not committed: {committed:?}"
+                );
             }
         }
         assert!(self.ledger.is_empty() && !self.spool.is_in_use(), "something is left: {:#?}", self.spool);
@@ -215,7 +233,12 @@ impl World {
         } else {
             let committed = self.site.committed.get(&index).map(|at| next(*at));
             let known = self.known(index);
-            self.spool.read_on(&mut self.ledger, lane, &known, committed);
+            if self.reads_alone {
+                let log = self.log(index);
+                self.spool.read_on_log(&mut self.ledger, lane, &known, committed, log, StartPolicy::Earliest);
+            } else {
+                self.spool.read_on(&mut self.ledger, lane, &known, committed);
+            }
         }
     }
 
@@ -229,8 +252,7 @@ impl World {
 
     fn begin(&mut self, lane: Lane, index: u32, point: ResumePoint) {
         let known = self.known(index);
-        let (start, end) = self.site.logs.get(&index).copied().unwrap_or_default();
-        let log = LogRange { start: next(start), end: next(end) };
+        let log = self.log(index);
         let mut begins = self.spool.begin(&mut self.ledger, lane, point, &known);
         if begins == Begins::Hole {
             begins = self.spool.begin_hole(&mut self.ledger, lane, point, &known, log);
@@ -242,6 +264,19 @@ impl World {
         };
         if let Some(section) = section {
             self.ledger.push(opening(section), &[None], 0, self.now).unwrap();
+        }
+    }
+
+    fn log(&self, index: u32) -> LogRange {
+        let (start, end) = self.site.logs.get(&index).copied().unwrap_or_default();
+        LogRange { start: next(start), end: next(end) }
+    }
+
+    fn elsewhere(&mut self, index: u32, count: u64) {
+        let end = self.site.logs.get(&index).copied().unwrap_or_default().1;
+        if !self.connected && end > 0 {
+            let at = self.centre.progress.get(&index).copied().unwrap_or(0);
+            self.centre.progress.insert(index, (at + count).min(end));
         }
     }
 
@@ -282,7 +317,9 @@ impl World {
             };
             let (start, end) = self.site.logs.get(&index).copied().unwrap_or_default();
             if *at < start {
-                let gone = !self.site.damaged.is_empty() || !self.site.dropped.is_empty();
+                // What came from the spill may be at the centre before it is read again.
+                let there = self.centre.progress.get(&index).is_some_and(|at| *at >= start);
+                let gone = there || !self.site.damaged.is_empty() || !self.site.dropped.is_empty();
                 assert!(gone, "partition {index}: the source has forgotten {at}, its log begins at {start}");
                 self.ledger.drain(*lane, AfterDrain::Reopen);
                 continue;
