@@ -26,7 +26,7 @@ impl Runner {
         let last = gap.lost().map(|(_, last)| last.value());
         tracing::error!(
             event = "gap", topic = %partition.topic, partition = partition.partition.index(), first, last, next, count, reason,
-            "offsets vanished at the source before they were read: they will never reach the centre"
+            "offsets are gone: they will never reach the centre"
         );
         self.parts.metrics.gaps.get_or_create(&ReasonLabels { reason }).inc();
         if self.gaps.len() == MAX_GAPS {

@@ -217,6 +217,15 @@ impl Site {
         .await;
     }
 
+    /// The same of one topic.
+    pub(crate) async fn wait_committed_of(&self, topic: &str, what: &str) {
+        let partitions = || self.produced.keys().filter(|(name, _)| name == topic);
+        self.wait(what, || {
+            partitions().all(|(topic, partition)| self.committed(topic, *partition as u32) == Some(self.end(topic, *partition)))
+        })
+        .await;
+    }
+
     /// Waits until the spill has given its disk back.
     pub(crate) async fn wait_emptied(&self, what: &str) {
         self.wait(what, || self.spilled_bytes() < 1 << 20).await;

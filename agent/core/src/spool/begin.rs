@@ -1,13 +1,15 @@
 //! Where a partition goes on of which the spill knows something.
 
-use spillway_proto::frame::{GapReason, Section};
+use spillway_proto::compress::Compressor;
+use spillway_proto::frame::{FrameBuilder, GapReason, Section, SectionKind};
 use spillway_proto::message::ResumePoint;
 use spillway_proto::{Lane, NextOffset};
-use spillway_spill_core::entry::Line;
+use spillway_spill_core::entry::{Line, StoredSection};
 use spillway_spill_core::plan::{Leg, Opening, Plan, Released, plan};
 use spillway_spill_core::summary::{Source, Span};
 
-use super::Spool;
+use super::{Append, NO_LANE, Spool, Waiting};
+use crate::lane::LaneSource;
 use crate::ledger::Ledger;
 use crate::start::{Beginning, Gap, LogRange, StartPolicy, decide};
 
@@ -61,7 +63,7 @@ impl Spool {
 
     /// As [`Self::read_on`], with a look at the source's log: for a partition of which neither the spill nor the local group may know anything. Where only
     /// `policy` says where to begin, nothing is committed before the centre has answered: what it has may end before that, and is read again then.
-    /// A log that ends before what is known was truncated or made anew: the centre is waited for.
+    /// What the log's beginning has passed is a gap. A log that ends before what is known was truncated or made anew: the centre is waited for.
     pub fn read_on_log(
         &mut self,
         ledger: &mut Ledger,
@@ -77,10 +79,30 @@ impl Spool {
         }
         let next = at.map_or_else(|| decide(ResumePoint::Fresh, log, policy).at(), |at| at.max(log.start));
         self.take_up(ledger);
+        if let Some(gone) = at.filter(|at| *at < log.start) {
+            self.store_gap(ledger, lane, gone, log.start, known.line());
+        }
         if committed.is_none() || at < Some(log.start) {
             ledger.assume(lane);
         }
         ledger.read_on(lane, next, known.line());
+    }
+
+    /// What the source has removed before it was read is noted in the spill, so that the centre hears of it as what it is.
+    fn store_gap(&mut self, ledger: &Ledger, lane: Lane, first: NextOffset, next: NextOffset, line: Line) {
+        let (Some(book), Ok(mut compressor)) = (ledger.book(lane), Compressor::new(1)) else {
+            // Without memory for a moment it will be found missing, which is told, too.
+            return;
+        };
+        let LaneSource { partition, topic_id, partition_count, .. } = book.source.clone();
+        let reason = GapReason::Retention;
+        let mut builder = FrameBuilder::new();
+        builder.gap(NO_LANE, first, next, reason);
+        let bytes = builder.encode(&mut compressor).bytes;
+        let kind = SectionKind::Gap { first, next, reason };
+        let sections = vec![StoredSection { partition, topic_id, partition_count, line, kind }];
+        self.waiting.push_back(Waiting { sections: Vec::new(), copy: None, budget: 0 });
+        self.appends.push(Append { sections, bytes });
     }
 
     /// The centre says where a lane goes on that has not begun.

@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use spillway_agent_core::lane::{LaneBook, LaneSource, Phase};
 use spillway_agent_core::spool::{Begins, Known};
-use spillway_agent_core::start::{Gap, LogRange};
-use spillway_proto::frame::{Section, SectionKind};
+use spillway_agent_core::start::{Gap, LogRange, StartPolicy};
+use spillway_config::OnGap;
+use spillway_proto::frame::{GapReason, Section, SectionKind};
 use spillway_proto::message::ResumePoint;
 use spillway_proto::{Lane, NextOffset, TopicPartition};
 use spillway_spill::plan::{Released, announce};
@@ -132,12 +133,8 @@ impl Runner {
             Purpose::Hole(question, log) => self.begin_known(*question, &known, Some(log))?,
             Purpose::Ahead { lane, committed, log, first } => {
                 if let Some(spill) = self.spill.as_mut().filter(|_| self.session.is_none() && self.drain.is_none()) {
-                    spill.spool.read_on(
-                        &mut self.ledger,
-                        lane,
-                        &known,
-                        Some(committed.map_or(first, |committed| committed.max(log.start))),
-                    );
+                    let policy = StartPolicy::Found(Some(first));
+                    spill.spool.read_on_log(&mut self.ledger, lane, &known, committed, log, policy);
                 }
             }
         }
@@ -178,20 +175,27 @@ impl Runner {
             None => spill.spool.begin(&mut self.ledger, lane, point, known),
         };
         match begins {
-            Begins::Begun(section) => self.begun(&question.source.partition, section),
+            Begins::Begun(section) => return self.begun(&question.source.partition, section),
             Begins::Source => self.questions.push_back(Question { asked: Asked::Begin(point), ..question }),
             Begins::Hole => self.questions.push_back(Question { asked: Asked::Hole(point), ..question }),
         }
         Ok(())
     }
 
-    fn begun(&mut self, partition: &TopicPartition, section: Option<Section>) {
+    fn begun(&mut self, partition: &TopicPartition, section: Option<Section>) -> Result<(), Error> {
         let Some(section) = section else {
-            return;
+            return Ok(());
         };
         if let SectionKind::Gap { first, next, reason } = section.kind {
+            // What the spill lost or dropped is no reason to halt: on_gap is about the source.
+            let at_source = !matches!(reason, GapReason::Dropped | GapReason::Damaged);
+            if at_source && self.parts.config.on_gap_of(partition.topic.as_str()) == OnGap::Halt {
+                let (partition, reason) = (partition.clone(), reason.as_str());
+                return self.begin_drain(Some(Error::GapHalt { partition, first, next, reason }));
+            }
             self.record_gap(partition, Gap { first, next, reason });
         }
         self.openings.push(section);
+        Ok(())
     }
 }
