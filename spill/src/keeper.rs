@@ -49,7 +49,9 @@ pub enum Command {
     Read(EntryId),
     /// This is at the centre.
     Release(Vec<Release>),
-    /// Tell what is known of a partition.
+    /// Note durably what was released so far.
+    Persist,
+    /// Tell what is known of a partition, with everything that was given before.
     Tell(TopicPartition),
 }
 
@@ -189,7 +191,15 @@ impl<S: SpillStore, T: FnMut(Event)> Work<S, T> {
                     self.retry = None;
                 }
             }
+            Command::Persist => {
+                let outcome = self.store.persist();
+                self.note(outcome);
+            }
             Command::Tell(partition) => {
+                self.work();
+                if self.commit.due().is_some() {
+                    self.sync();
+                }
                 let (spans, released) = (self.store.spans(&partition), self.store.released(&partition));
                 (self.tell)(Event::Known { partition, spans, released });
             }
@@ -208,13 +218,18 @@ impl<S: SpillStore, T: FnMut(Event)> Work<S, T> {
             self.append(now);
         }
         if self.commit.is_due(now) {
-            self.commit.done();
-            let outcome = self.store.sync().map(|_| ());
-            self.note(outcome);
+            self.sync();
         }
         self.confirm();
         self.read();
         self.report();
+    }
+
+    fn sync(&mut self) {
+        self.commit.done();
+        let outcome = self.store.sync().map(|_| ());
+        self.note(outcome);
+        self.confirm();
     }
 
     fn append(&mut self, now: Instant) {

@@ -200,6 +200,10 @@ impl SpillStore for RotatingStore {
         self.delete_released()
     }
 
+    fn persist(&mut self) -> Result<(), Error> {
+        self.write_state()
+    }
+
     fn spans(&self, partition: &TopicPartition) -> Vec<(Source, Span)> {
         self.spans_of(|source| source.partition == *partition)
     }

@@ -45,6 +45,12 @@ pub trait SpillStore {
     /// When the disk fails; what is released stays so, and deleting is tried again with the next call.
     fn release(&mut self, releases: &[Release]) -> Result<(), Error>;
 
+    /// Notes durably what is released. Without it that is done when space is given back, and a stale note only causes a re-send.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    fn persist(&mut self) -> Result<(), Error>;
+
     /// What is known of a partition's offsets, in the order of the entries, and what was dropped of it.
     fn spans(&self, partition: &TopicPartition) -> Vec<(Source, Span)>;
 

@@ -15,8 +15,9 @@ pub struct LaneSource {
     pub partition_count: u32,
     /// The partition came to be after the agent first looked, so all of it was "written from now on": `latest` begins at its beginning.
     pub born: bool,
-    /// The source does not have it any more; only the spill has something of it.
-    pub past: bool,
+    /// The source has another topic of this name now, with this id, or none ([`TopicId::UNKNOWN`]); `None`: it has this one. A lane for a past incarnation
+    /// is never read from the source and commits nothing there: it sends what the spill holds, and ends with [`AfterDrain::Reopen`].
+    pub outlived_by: Option<TopicId>,
 }
 
 /// What follows when everything read of a lane is acknowledged.
@@ -138,7 +139,7 @@ impl LaneBook {
 
     /// The announcement.
     pub fn announcement(&self, lane: Lane) -> OpenLane {
-        let LaneSource { partition, topic_id, partition_count, born: _, past: _ } = &self.source;
+        let LaneSource { partition, topic_id, partition_count, born: _, outlived_by: _ } = &self.source;
         OpenLane { lane, source: partition.clone(), topic_id: *topic_id, partition_count: *partition_count }
     }
 
@@ -177,7 +178,7 @@ mod tests {
 
     fn book(origin: ResumePoint, base: u64, position: u64, acked: Option<u64>) -> LaneBook {
         let partition = TopicPartition { topic: TopicName::parse("t").unwrap(), partition: Partition::FIRST };
-        let source = LaneSource { partition, topic_id: TopicId::UNKNOWN, partition_count: 1, born: false, past: false };
+        let source = LaneSource { partition, topic_id: TopicId::UNKNOWN, partition_count: 1, born: false, outlived_by: None };
         let (base, position, acked) = (Some(next(base)), Some(next(position)), acked.map(next));
         LaneBook { origin: Some(origin), base, position, acked, ..LaneBook::new(source) }
     }

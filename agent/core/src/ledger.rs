@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use spillway_proto::frame::{EncodedFrame, GapReason, Section, SectionKind};
 use spillway_proto::message::{OpenLane, ResumePoint};
-use spillway_proto::{FrameSeq, Lane, NextOffset, TopicPartition, limits};
+use spillway_proto::{FrameSeq, Lane, NextOffset, TopicId, TopicPartition, limits};
+use spillway_spill_core::entry::Line;
 
 use super::lane::{AfterDrain, LaneBook, LaneSource, Phase};
 use super::start::Beginning;
@@ -30,6 +31,8 @@ pub use spilled::{FrameCopy, Wanted};
 #[derive(Debug)]
 pub struct Ledger {
     lanes: BTreeMap<Lane, LaneBook>,
+    /// The newest line of each partition, and its topic's id.
+    tails: BTreeMap<TopicPartition, (Line, TopicId)>,
     /// The lane that has each partition now, dead or alive.
     newest: BTreeMap<TopicPartition, Lane>,
     next_lane: u32,
@@ -57,6 +60,7 @@ impl Ledger {
     pub fn new(now: Instant) -> Self {
         Self {
             lanes: BTreeMap::new(),
+            tails: BTreeMap::new(),
             newest: BTreeMap::new(),
             next_lane: 0,
             frames: Frames::default(),
@@ -150,6 +154,10 @@ impl Ledger {
         // What was told to be lost before that is taken into account already.
         book.lost_at = book.lost_at.filter(|at| *at >= beginning.at());
         book.goes_back = matches!(beginning, Beginning::Gap(gap) if gap.reason == GapReason::Truncated);
+        if book.goes_back {
+            self.begin_line(lane);
+        }
+        let book = self.lanes.get_mut(&lane)?;
         let kind = match beginning {
             Beginning::Resume { at } => {
                 (book.position, book.acked) = (Some(at), Some(at));
@@ -183,7 +191,7 @@ impl Ledger {
             let from = book.position.unwrap_or_else(|| section.kind.next());
             if open {
                 // What the spill holds of it may be read already.
-                let first_of_lane = book.position.is_none() && book.read.is_none();
+                let first_of_lane = book.position.is_none() && book.read.is_none() && book.source.outlived_by.is_none();
                 advance(book, section)?;
                 if let Some(next) = book.base.filter(|_| first_of_lane && !book.goes_back) {
                     attach(&mut self.attachments, section.lane, book, next);

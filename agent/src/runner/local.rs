@@ -181,7 +181,9 @@ impl Runner {
         {
             return Ok(());
         }
-        self.openings.extend(self.ledger.begin(lane, point, beginning));
+        if let Some(section) = self.ledger.begin(lane, point, beginning) {
+            self.send_opening(&source.partition, section);
+        }
         Ok(())
     }
 
@@ -281,5 +283,5 @@ fn partitions(topic: &TopicName, first: u32, end: u32) -> impl Iterator<Item = T
 }
 
 fn lane_source(partition: TopicPartition, state: TopicState, born: bool) -> LaneSource {
-    LaneSource { partition, topic_id: state.id, partition_count: state.partitions, born, past: false }
+    LaneSource { partition, topic_id: state.id, partition_count: state.partitions, born, outlived_by: None }
 }

@@ -12,7 +12,7 @@ use spillway_agent_core::forecast::Forecast;
 use spillway_agent_core::lane::LaneSource;
 use spillway_agent_core::spool::{Append, ReadEntry, Spool, SpoolLimits};
 use spillway_agent_core::start::LogRange;
-use spillway_proto::frame::Frame;
+use spillway_proto::frame::{Frame, Section};
 use spillway_proto::{Lane, NextOffset, TopicPartition, limits};
 use spillway_spill::admission::Full;
 use spillway_spill::entry::{Class, Entry, EntryId};
@@ -72,6 +72,8 @@ pub(super) struct Spill {
     found: Vec<TopicPartition>,
     /// What the store was told last of what the centre has.
     released: BTreeMap<TopicPartition, Release>,
+    /// What is at the centre, once the lane of a topic that the source does not have any more is over.
+    past: BTreeMap<TopicPartition, Release>,
     /// Lanes whose partitions are looked at, to be read on without a session.
     ahead: BTreeSet<Lane>,
     pub(super) max_bytes: u64,
@@ -87,6 +89,8 @@ pub(super) struct Spill {
 enum Purpose {
     /// Which incarnation a lane is to be opened for.
     Open,
+    /// What was noted durably: this may be sent now.
+    Send(Section),
     /// How a lane begins.
     Begin(Box<Question>),
     /// How it begins, with what the source still has.
@@ -118,6 +122,7 @@ impl Spill {
             known: partitions.iter().cloned().collect(),
             found: partitions,
             released: BTreeMap::new(),
+            past: BTreeMap::new(),
             ahead: BTreeSet::new(),
             max_bytes,
             usage,

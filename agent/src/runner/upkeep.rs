@@ -104,6 +104,7 @@ impl Runner {
             if let Some(session) = &self.session {
                 session.say(AgentMessage::CloseLane(ended.lane));
             }
+            self.end_past(ended.lane, &ended.partition);
             match ended.then {
                 AfterDrain::Reopen => _ = self.reopen.insert(ended.partition),
                 AfterDrain::Close => self.close_partition(&ended.partition),

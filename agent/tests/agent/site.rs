@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use spillway_agent::runner::Ended;
-use spillway_agent::{check, service};
+use spillway_agent::{check, service, spill_tools};
 use spillway_broker::{Broker, BrokerOptions};
 use spillway_config::AgentConfig;
 use tempfile::TempDir;
@@ -252,6 +252,28 @@ impl Site {
         }
     }
 
+    /// Waits until the spill holds all of a topic, as far as the source has it.
+    pub(crate) async fn wait_spilled(&self, topic: &str) {
+        let partitions = self.produced.keys().filter(|(name, _)| name == topic);
+        let ends = partitions
+            .map(|(topic, partition)| (format!("{topic}-{partition} "), format!("to {},", self.end(topic, *partition))))
+            .collect::<Vec<_>>();
+        let begun = Instant::now();
+        loop {
+            // A copy: the spill itself is in use.
+            let copy = TempDir::new().unwrap();
+            copy_below(&self.path("spill"), copy.path());
+            let text = spill_tools::inspect(copy.path(), None).unwrap_or_default();
+            let is_there =
+                |(name, end): &(String, String)| text.lines().any(|line| line.contains(name.as_str()) && line.contains(end.as_str()));
+            if ends.iter().all(is_there) {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(40), "waited in vain for {topic} in the spill:\n{text}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// Bytes of the spill's files.
     pub(crate) fn spilled_bytes(&self) -> u64 {
         bytes_below(&self.path("spill"))
@@ -282,6 +304,19 @@ fn bytes_below(directory: &Path) -> u64 {
         Err(_) => 0,
     });
     bytes.sum()
+}
+
+fn copy_below(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).into_iter().flatten().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_below(&entry.path(), &target);
+        } else {
+            // It may be gone by now.
+            drop(std::fs::copy(entry.path(), target));
+        }
+    }
 }
 
 /// A number, and letters that hardly compress.

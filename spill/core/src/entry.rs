@@ -68,8 +68,8 @@ impl Class {
     }
 }
 
-/// A stretch of a partition's life in which offsets only go up: a truncated log or a topic made anew begins another line. Numbered from 0 by the
-/// store; offsets of different lines cannot be compared.
+/// A stretch of a partition's life in which offsets only go up: a truncated log or a topic made anew begins another line. Numbered from 0 by
+/// the agent's books, which learn of the newest from the store; offsets of different lines cannot be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Line(pub u32);
 
@@ -88,7 +88,7 @@ pub struct StoredSection {
     pub topic_id: TopicId,
     /// How many partitions the topic had.
     pub partition_count: u32,
-    /// Set by the store when the entry is appended.
+    /// Set by whoever appends the entry.
     pub line: Line,
     /// What it says.
     pub kind: SectionKind,
@@ -116,7 +116,7 @@ pub struct Entry {
     pub class: Class,
     /// When the frame was built, milliseconds since 1970.
     pub created_ms: i64,
-    /// The frame's sections in order. [`StoredSection::line`] is set by the store, except in a refill.
+    /// The frame's sections in order.
     pub sections: Vec<StoredSection>,
     /// The frame holds offsets that were lost and read again: they belong between others of their line.
     pub refill: bool,

@@ -208,10 +208,11 @@ fn line_at(lines: &BTreeMap<Line, Known>, released: Option<Released>, announced:
     let mut candidates = lines.range(from..).filter(|(_, known)| !known.source.topic_id.is_other_incarnation(announced)).peekable();
     loop {
         let (line, known) = candidates.next()?;
-        let Some((_, later)) = candidates.peek() else {
-            return Some(*line);
-        };
         let all_released = released.is_some_and(|released| released.line == *line && Some(released.next) >= known.end());
+        let Some((_, later)) = candidates.peek() else {
+            // Before the end of what it had all of: a gap that goes back was applied, and nothing behind it is here.
+            return (!all_released || Some(at) >= known.end()).then_some(*line);
+        };
         let applied = all_released && later.begin() == Some(at) && Some(at) != known.end();
         if !applied && Some(at) <= known.end() {
             return Some(*line);

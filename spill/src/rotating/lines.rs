@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use spillway_proto::frame::{GapReason, SectionKind};
+use spillway_proto::frame::GapReason;
 use spillway_proto::{TopicId, TopicPartition};
 
 use super::RotatingStore;
@@ -19,35 +19,16 @@ pub(crate) struct Tail {
 }
 
 impl RotatingStore {
-    /// The offsets of a partition start over outside of the spill: a gap that goes back, or a topic made anew, was sent from memory.
-    pub fn begin_line(&mut self, partition: &TopicPartition, topic_id: TopicId) -> Line {
-        let line = self.tails.get(partition).map_or(Line(0), |tail| Line(tail.line.0 + 1));
-        self.tails.insert(partition.clone(), Tail { line, topic_id });
-        line
-    }
-
-    /// The newest line of a partition, which its next section belongs to unless it starts over.
-    pub fn line(&self, partition: &TopicPartition) -> Line {
-        self.tails.get(partition).map_or(Line(0), |tail| tail.line)
-    }
-
-    /// Gives each section its line.
+    /// Notes the lines of an entry's sections: whoever appends them numbers them.
     pub(super) fn place(&mut self, entry: &Entry) -> Vec<StoredSection> {
-        let mut sections = entry.sections.clone();
-        for section in sections.iter_mut().filter(|_| !entry.refill) {
-            let tail = self.tails.get(&section.partition);
-            let goes_back = matches!(section.kind, SectionKind::Gap { reason: GapReason::Truncated | GapReason::TopicRecreated, .. });
-            let starts_over = tail.is_some_and(|tail| goes_back || tail.topic_id.is_other_incarnation(section.topic_id));
-            section.line = match tail {
-                _ if starts_over => self.begin_line(&section.partition, section.topic_id),
-                Some(tail) => tail.line,
-                None => {
-                    self.tails.insert(section.partition.clone(), Tail { line: Line(0), topic_id: section.topic_id });
-                    Line(0)
-                }
-            };
+        for StoredSection { partition, topic_id, line, .. } in &entry.sections {
+            let (line, topic_id) = (*line, *topic_id);
+            let tail = self.tails.entry(partition.clone()).or_insert(Tail { line, topic_id });
+            if tail.line < line {
+                *tail = Tail { line, topic_id };
+            }
         }
-        sections
+        entry.sections.clone()
     }
 
     /// Moves what is released forward, never back.

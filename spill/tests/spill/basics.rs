@@ -151,12 +151,13 @@ fn what_is_encrypted_is_nowhere_in_clear() {
 }
 
 #[test]
-fn lines_begin_where_offsets_start_over() {
+fn lines_are_kept_as_they_were_given() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = RotatingStore::open(directory.path(), small()).unwrap();
     let back = SectionKind::Gap { first: next(50), next: next(30), reason: GapReason::Truncated };
-    let anew = StoredSection { topic_id: TopicId([8; 16]), ..data(0, 0, 9) };
-    for sections in [vec![data(0, 0, 50)], vec![section(0, back)], vec![data(0, 30, 60)], vec![anew.clone()]] {
+    let anew = StoredSection { topic_id: TopicId([8; 16]), line: Line(2), ..data(0, 0, 9) };
+    let on = |line, section| vec![StoredSection { line: Line(line), ..section }];
+    for sections in [on(0, data(0, 0, 50)), on(1, section(0, back)), on(1, data(0, 30, 60)), vec![anew.clone()]] {
         store.append(&entry(sections, vec![0; 10]), 0).unwrap();
     }
     store.sync().unwrap();
@@ -166,7 +167,7 @@ fn lines_begin_where_offsets_start_over() {
     let mut store = RotatingStore::open(directory.path(), small()).unwrap();
     store.append(&entry(vec![StoredSection { kind: data(0, 9, 12).kind, ..anew }], vec![0; 10]), 0).unwrap();
     store.sync().unwrap();
-    assert_eq!(lines(&mut store), [0, 1, 1, 2, 2], "the line is known after a restart");
+    assert_eq!(lines(&mut store), [0, 1, 1, 2, 2], "after a restart, too");
 }
 
 #[test]

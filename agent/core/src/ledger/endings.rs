@@ -40,7 +40,8 @@ impl Ledger {
             // The later decision knows more; but what is gone stays gone.
             Phase::Draining { then: before } if *before == AfterDrain::Close => {}
             Phase::Draining { then: before } => *before = then,
-            _ if book.position.is_none() => self.end(lane, then),
+            // For what is left of a past incarnation the opening is on its way.
+            _ if book.position.is_none() && (book.base.is_none() || book.source.outlived_by.is_none()) => self.end(lane, then),
             phase => {
                 *phase = Phase::Draining { then };
                 if book.attached {

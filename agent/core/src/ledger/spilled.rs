@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use spillway_proto::frame::{EncodedFrame, Section, SectionKind};
-use spillway_proto::{Lane, NextOffset, TopicPartition};
+use spillway_proto::{Lane, NextOffset, TopicId, TopicPartition};
 use spillway_spill_core::entry::{Line, StoredSection};
 use spillway_spill_core::summary::Source;
 
@@ -43,9 +43,9 @@ pub enum Wanted {
 
 impl Ledger {
     /// Reads a lane from `next` on before the centre was asked where it goes on: what is read is put into the spill.
-    pub fn read_on(&mut self, lane: Lane, next: NextOffset, line: Line) {
+    pub(crate) fn read_on(&mut self, lane: Lane, next: NextOffset) {
         if let Some(book) = self.lanes.get_mut(&lane).filter(|book| !book.is_dead() && book.read.is_none()) {
-            (book.read, book.durable, book.line) = (Some(next), Some(next), line);
+            (book.read, book.durable) = (Some(next), Some(next));
             attach(&mut self.attachments, lane, book, next);
             self.commit(lane, next);
         }
@@ -58,10 +58,37 @@ impl Ledger {
         }
     }
 
-    /// Which of its partition's lines a lane continues.
-    pub fn set_line(&mut self, lane: Lane, line: Line) {
-        if let Some(book) = self.lanes.get_mut(&lane) {
-            book.line = line;
+    /// Which of its partition's lines a lane continues that has not begun: the newest one that the spill (`newest`) or the books know, or another one if
+    /// that is of another incarnation of the topic. The books alone number lines; the spill keeps what it is told.
+    pub(crate) fn place(&mut self, lane: Lane, newest: Option<(Line, TopicId)>) {
+        let Some(book) = self.lanes.get_mut(&lane).filter(|book| book.base.is_none()) else {
+            return;
+        };
+        let topic_id = book.source.topic_id;
+        let known = self.tails.get(&book.source.partition).copied();
+        let line = match known.into_iter().chain(newest).max_by_key(|(line, _)| *line) {
+            None => Line(0),
+            Some((line, other)) if topic_id.is_other_incarnation(other) => Line(line.0 + 1),
+            Some((line, _)) => line,
+        };
+        book.line = line;
+        self.tails.insert(book.source.partition.clone(), (line, topic_id));
+    }
+
+    /// The partition's offsets start over with this lane.
+    pub(crate) fn begin_line(&mut self, lane: Lane) {
+        if let Some(book) = self.lanes.get_mut(&lane)
+            && let Some((line, _)) = self.tails.get_mut(&book.source.partition)
+        {
+            *line = Line(line.0 + 1);
+            book.line = *line;
+        }
+    }
+
+    /// A lane for what the spill holds of a past incarnation, up to `end` of `line`: it is read from there only, and over with it.
+    pub(crate) fn outlive(&mut self, lane: Lane, end: NextOffset, line: Line) {
+        if let Some(book) = self.lanes.get_mut(&lane).filter(|book| book.base.is_none()) {
+            (book.read, book.durable, book.line) = (Some(end), Some(end), line);
         }
     }
 
@@ -298,6 +325,10 @@ impl Ledger {
     /// Offers a position for the local group: never below what the centre has, or what is durable in the spill.
     pub(super) fn commit(&mut self, lane: Lane, next: NextOffset) {
         if let Some(book) = self.lanes.get(&lane).filter(|book| !book.is_assumed || book.base.is_some()) {
+            if book.source.outlived_by.is_some() {
+                // In the topic that has its name now, its offsets mean nothing.
+                return;
+            }
             let next = Some(next).max(book.durable).max(book.acked).unwrap_or(next);
             self.commits.insert(book.source.partition.clone(), next);
         }

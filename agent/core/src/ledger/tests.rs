@@ -23,7 +23,7 @@ pub(super) fn partition(index: u32) -> TopicPartition {
 }
 
 pub(super) fn source(index: u32) -> LaneSource {
-    LaneSource { partition: partition(index), topic_id: TopicId([1; 16]), partition_count: 8, born: false, past: false }
+    LaneSource { partition: partition(index), topic_id: TopicId([1; 16]), partition_count: 8, born: false, outlived_by: None }
 }
 
 /// A frame with one data section per entry: lane, first, next; every offset is a record.

@@ -3,13 +3,13 @@
 use spillway_proto::compress::Compressor;
 use spillway_proto::frame::{FrameBuilder, GapReason, Section, SectionKind};
 use spillway_proto::message::ResumePoint;
-use spillway_proto::{Lane, NextOffset};
+use spillway_proto::{Lane, NextOffset, TopicId};
 use spillway_spill_core::entry::{Line, StoredSection};
 use spillway_spill_core::plan::{Leg, Opening, Plan, Released, plan};
 use spillway_spill_core::summary::{Source, Span};
 
 use super::{Append, NO_LANE, Spool, Waiting};
-use crate::lane::LaneSource;
+use crate::lane::{AfterDrain, LaneSource};
 use crate::ledger::Ledger;
 use crate::start::{Beginning, Gap, LogRange, StartPolicy, decide};
 
@@ -34,15 +34,24 @@ pub enum Begins {
 }
 
 impl Known {
+    /// What the spill knows of one incarnation.
+    fn of(&self, topic_id: TopicId) -> Self {
+        let own = self.spans.iter().filter(|(source, _)| !source.topic_id.is_other_incarnation(topic_id));
+        Self { spans: own.cloned().collect(), released: self.released }
+    }
+
+    /// The newest line, and the incarnation that it is of.
+    fn newest(&self) -> Option<(Line, TopicId)> {
+        let released = self.released.map(|released| (released.line, released.topic_id));
+        let spans = self.spans.iter().map(|(source, span)| (span.line, source.topic_id));
+        spans.chain(released).max_by_key(|(line, _)| *line)
+    }
+
     /// Where the source is to be read on, and which line that continues; `None`: the spill knows nothing of the partition.
-    pub fn end(&self) -> Option<(NextOffset, Line)> {
+    fn end(&self) -> Option<(NextOffset, Line)> {
         let line = self.spans.iter().map(|(_, span)| span.line).max()?;
         let ends = self.spans.iter().filter(|(_, span)| span.line == line).map(|(_, span)| span.next);
         Some((ends.max()?, line))
-    }
-
-    fn line(&self) -> Line {
-        self.end().map_or(Line(0), |(_, line)| line)
     }
 
     fn plan(&self, ledger: &Ledger, lane: Lane, point: ResumePoint) -> Option<Plan> {
@@ -55,9 +64,13 @@ impl Spool {
     /// Reads a partition's lane on although there is no session, from the end of the spill, or from what the local group has committed if that
     /// is more: everything below is at the centre then. What is read goes into the spill. Without either, the centre is waited for.
     pub fn read_on(&mut self, ledger: &mut Ledger, lane: Lane, known: &Known, committed: Option<NextOffset>) {
-        if let Some(next) = known.end().map(|(end, _)| end).max(committed) {
+        let Some((own, anew)) = own(ledger, lane, known) else {
+            return;
+        };
+        if let Some(next) = own.end().map(|(end, _)| end).max(committed.filter(|_| !anew)) {
             self.take_up(ledger);
-            ledger.read_on(lane, next, known.line());
+            ledger.place(lane, known.newest());
+            ledger.read_on(lane, next);
         }
     }
 
@@ -73,28 +86,34 @@ impl Spool {
         log: LogRange,
         policy: StartPolicy,
     ) {
-        let at = known.end().map(|(end, _)| end).max(committed);
+        let Some((own, anew)) = own(ledger, lane, known) else {
+            return;
+        };
+        let at = own.end().map(|(end, _)| end).max(committed.filter(|_| !anew));
         if at.is_some_and(|at| at > log.end) {
             return;
         }
+        // Whatever a topic made anew holds has never been at the centre.
+        let policy = if anew { StartPolicy::Earliest } else { policy };
         let next = at.map_or_else(|| decide(ResumePoint::Fresh, log, policy).at(), |at| at.max(log.start));
         self.take_up(ledger);
+        ledger.place(lane, known.newest());
         if let Some(gone) = at.filter(|at| *at < log.start) {
-            self.store_gap(ledger, lane, gone, log.start, known.line());
+            self.store_gap(ledger, lane, gone, log.start);
         }
-        if committed.is_none() || at < Some(log.start) {
+        if anew || committed.is_none() || at < Some(log.start) {
             ledger.assume(lane);
         }
-        ledger.read_on(lane, next, known.line());
+        ledger.read_on(lane, next);
     }
 
     /// What the source has removed before it was read is noted in the spill, so that the centre hears of it as what it is.
-    fn store_gap(&mut self, ledger: &Ledger, lane: Lane, first: NextOffset, next: NextOffset, line: Line) {
+    fn store_gap(&mut self, ledger: &Ledger, lane: Lane, first: NextOffset, next: NextOffset) {
         let (Some(book), Ok(mut compressor)) = (ledger.book(lane), Compressor::new(1)) else {
             // Without memory for a moment it will be found missing, which is told, too.
             return;
         };
-        let LaneSource { partition, topic_id, partition_count, .. } = book.source.clone();
+        let (line, LaneSource { partition, topic_id, partition_count, .. }) = (book.line, book.source.clone());
         let reason = GapReason::Retention;
         let mut builder = FrameBuilder::new();
         builder.gap(NO_LANE, first, next, reason);
@@ -106,7 +125,29 @@ impl Spool {
     }
 
     /// The centre says where a lane goes on that has not begun.
+    ///
+    /// Before a lane is opened, [`announce`](spillway_spill_core::plan::announce) says for which incarnation: the oldest of which the spill holds
+    /// something that is not released. If the source has another one by then, or none, [`LaneSource::outlived_by`](crate::lane::LaneSource) says
+    /// so, and the lane ends by itself when all of that is at the centre: then what it released has to be told to the spill before it is asked again.
     pub fn begin(&mut self, ledger: &mut Ledger, lane: Lane, point: ResumePoint, known: &Known) -> Begins {
+        if ledger.book(lane).is_some_and(|book| book.source.outlived_by.is_some()) {
+            return self.begin_past(ledger, lane, point, known);
+        }
+        ledger.place(lane, known.newest());
+        let went_back = |released: Released| {
+            let line = ledger.book(lane).is_some_and(|book| book.line == released.line);
+            line && matches!(point, ResumePoint::At(at) if at < released.next)
+        };
+        let own = own_of(ledger, lane, known);
+        let is_planned = own.plan(ledger, lane, point).is_some_and(|plan| plan.goes_on.is_some());
+        if !is_planned && known.released.is_some_and(went_back) {
+            // A gap that goes back was applied, and nothing behind it is in the spill: what is read from now on is of another line.
+            ledger.begin_line(lane);
+        }
+        self.begin_own(ledger, lane, point, &own)
+    }
+
+    fn begin_own(&mut self, ledger: &mut Ledger, lane: Lane, point: ResumePoint, known: &Known) -> Begins {
         let Some(Plan { legs, goes_on: Some((_, at)) }) = known.plan(ledger, lane, point) else {
             return begin_read(ledger, lane, point);
         };
@@ -114,12 +155,8 @@ impl Spool {
             None => begin_read(ledger, lane, ResumePoint::At(at)),
             Some(Leg::Refill { .. }) => Begins::Hole,
             Some(Leg::Send { opening, first, next, .. }) => {
-                let beginning = match *opening {
-                    Opening::Joins => Beginning::Resume { at: *first },
-                    Opening::Start => Beginning::Start { at: *first },
-                    Opening::Gap { first: gone, reason } => Beginning::Gap(Gap { first: gone, next: *first, reason }),
-                };
-                ledger.read_on(lane, at, known.line());
+                let beginning = beginning_of(*opening, *first);
+                ledger.read_on(lane, at);
                 let section = ledger.begin(lane, point, beginning);
                 if legs.len() > 1 {
                     // A lane has one opening: what comes behind the first leg begins with another.
@@ -135,17 +172,18 @@ impl Spool {
     /// The spill does not have what the centre wants next. It is read again where the source still has it: then everything behind it is there, too.
     /// Else it is a gap, up to what the spill has, or to the source's beginning.
     pub fn begin_hole(&mut self, ledger: &mut Ledger, lane: Lane, point: ResumePoint, known: &Known, log: LogRange) -> Begins {
+        let known = &own_of(ledger, lane, known);
         let Some(Plan { legs, goes_on: Some((_, end)) }) = known.plan(ledger, lane, point) else {
             return Begins::Source;
         };
         let Some(Leg::Refill { first, next, .. }) = legs.first() else {
-            return self.begin(ledger, lane, point, known);
+            return self.begin_own(ledger, lane, point, known);
         };
-        let (first, next, line) = (*first, *next, known.line());
+        let (first, next) = (*first, *next);
         let gap = |next| Beginning::Gap(Gap { first, next, reason: GapReason::Damaged });
         let behind = matches!(legs.get(1), Some(Leg::Send { .. }));
         if log.start > first && behind && next <= log.start {
-            ledger.read_on(lane, end, line);
+            ledger.read_on(lane, end);
             let section = ledger.begin(lane, point, gap(next));
             self.take_up(ledger);
             self.rewind(ledger);
@@ -156,10 +194,63 @@ impl Spool {
             ledger.abandon(lane);
             return Begins::Begun(None);
         }
-        ledger.set_line(lane, line);
         let beginning = if log.start > first { gap(log.start) } else { Beginning::Resume { at: first } };
         Begins::Begun(ledger.begin(lane, point, beginning))
     }
+
+    /// As [`Self::begin`], for an incarnation that the source does not have any more: what is missing in the spill is gone.
+    fn begin_past(&mut self, ledger: &mut Ledger, lane: Lane, point: ResumePoint, known: &Known) -> Begins {
+        let own = own_of(ledger, lane, known);
+        let now = ledger.book(lane).and_then(|book| book.source.outlived_by);
+        let newer = |previous| {
+            let line = known.spans.iter().filter(|(source, _)| source.topic_id == previous).map(|(_, span)| span.line).max();
+            now == Some(previous) || line > own.end().map(|(_, line)| line)
+        };
+        let is_over = matches!(point, ResumePoint::Recreated { previous, .. } if newer(previous));
+        let plan = if is_over { None } else { own.plan(ledger, lane, point) };
+        let (Some(Plan { legs, goes_on: Some((_, at)) }), Some((end, line))) = (plan, own.end()) else {
+            ledger.drain(lane, AfterDrain::Reopen);
+            return Begins::Begun(None);
+        };
+        let (beginning, next) = match legs.first() {
+            None => (Beginning::Resume { at }, at),
+            Some(Leg::Refill { first, next, .. }) => {
+                (Beginning::Gap(Gap { first: *first, next: *next, reason: GapReason::Damaged }), *next)
+            }
+            Some(Leg::Send { opening, first, next, .. }) => (beginning_of(*opening, *first), *next),
+        };
+        ledger.outlive(lane, end.max(at), line);
+        let section = ledger.begin(lane, point, beginning);
+        if legs.len() > 1 {
+            ledger.stop_at(lane, next);
+        }
+        ledger.drain(lane, AfterDrain::Reopen);
+        self.take_up(ledger);
+        self.rewind(ledger);
+        Begins::Begun(section)
+    }
+}
+
+fn beginning_of(opening: Opening, first: NextOffset) -> Beginning {
+    match opening {
+        Opening::Joins => Beginning::Resume { at: first },
+        Opening::Start => Beginning::Start { at: first },
+        Opening::Gap { first: gone, reason } => Beginning::Gap(Gap { first: gone, next: first, reason }),
+    }
+}
+
+/// What the spill knows of a lane's own incarnation.
+fn own_of(ledger: &Ledger, lane: Lane, known: &Known) -> Known {
+    ledger.book(lane).map_or_else(Known::default, |book| known.of(book.source.topic_id))
+}
+
+/// The same for a lane that may be read from the source, and whether the spill knows of another incarnation before it: then the local group may speak
+/// of that one.
+fn own(ledger: &Ledger, lane: Lane, known: &Known) -> Option<(Known, bool)> {
+    let source = &ledger.book(lane).filter(|book| book.source.outlived_by.is_none())?.source;
+    let own = known.of(source.topic_id);
+    let anew = own.end().is_none() && known.newest().is_some_and(|(_, id)| id.is_other_incarnation(source.topic_id));
+    Some((own, anew))
 }
 
 /// The spill has nothing that the centre wants: a lane that is read already goes on with what is on its way there, if that joins. If it does not,

@@ -9,7 +9,8 @@ use spillway_proto::frame::{GapReason, SectionKind};
 use spillway_proto::message::ResumePoint;
 use spillway_proto::{NextOffset, Partition, TopicId, TopicName, TopicPartition};
 use spillway_spill_core::entry::Line;
-use spillway_spill_core::summary::{Source, span_of};
+use spillway_spill_core::plan::Released;
+use spillway_spill_core::summary::{Source, Span, What, span_of};
 
 use self::world::{PARTITIONS, World};
 use super::*;
@@ -17,6 +18,7 @@ use crate::lane::LaneSource;
 use crate::start::{Beginning, LogRange, StartPolicy};
 
 mod centre;
+mod past;
 mod site;
 mod world;
 
@@ -28,7 +30,7 @@ fn next(value: u64) -> NextOffset {
 
 fn source(index: u32) -> LaneSource {
     let partition = TopicPartition { topic: TopicName::parse("t").unwrap(), partition: Partition::new(index).unwrap() };
-    LaneSource { partition, topic_id: TopicId([1; 16]), partition_count: PARTITIONS, born: false, past: false }
+    LaneSource { partition, topic_id: TopicId([1; 16]), partition_count: PARTITIONS, born: false, outlived_by: None }
 }
 
 #[derive(Debug, Clone)]
@@ -362,7 +364,7 @@ fn what_stands_before_what_it_follows_is_found_in_another_pass() {
         let encoded = site::frame(&[(lane, first, end)]);
         let LaneSource { partition, topic_id, partition_count, .. } = source(0);
         let section = StoredSection { partition, topic_id, partition_count, line: Line(0), kind: encoded.sections[0].kind };
-        ReadEntry { id: EntryId(id), sections: vec![section], frame: Frame::decode(encoded.bytes, 1 << 20).unwrap() }
+        ReadEntry { id: EntryId(id), created_ms: 0, sections: vec![section], frame: Frame::decode(encoded.bytes, 1 << 20).unwrap() }
     };
     // Read again from 1 on, and interrupted before it reached what was there.
     let entries = [entry(5, 2, 4), entry(7, 1, 3)];

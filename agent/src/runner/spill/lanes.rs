@@ -8,8 +8,10 @@ use spillway_agent_core::start::{Gap, LogRange, StartPolicy};
 use spillway_config::OnGap;
 use spillway_proto::frame::{GapReason, Section, SectionKind};
 use spillway_proto::message::ResumePoint;
-use spillway_proto::{Lane, NextOffset, TopicPartition};
+use spillway_proto::{Lane, NextOffset, TopicId, TopicPartition};
+use spillway_spill::keeper::Command;
 use spillway_spill::plan::{Released, announce};
+use spillway_spill::store::Release;
 use spillway_spill::summary::{Source, Span};
 
 use super::super::{Error, Runner};
@@ -96,7 +98,11 @@ impl Runner {
             return;
         }
         let unread = |lane: &Lane, book: &LaneBook| {
-            book.phase == Phase::Live && book.read.is_none() && book.position.is_none() && !book.source.past && !spill.ahead.contains(lane)
+            book.phase == Phase::Live
+                && book.read.is_none()
+                && book.position.is_none()
+                && book.source.outlived_by.is_none()
+                && !spill.ahead.contains(lane)
         };
         let unread = self.ledger.partitions().filter(|(lane, book)| unread(lane, book));
         for (lane, source) in unread.map(|(lane, book)| (lane, book.source.clone())).collect::<Vec<_>>() {
@@ -129,6 +135,7 @@ impl Runner {
         let known = Known { spans, released };
         match purpose {
             Purpose::Open => self.open_known(partition, &known),
+            Purpose::Send(section) => self.openings.push(section),
             Purpose::Begin(question) => self.begin_known(*question, &known, None)?,
             Purpose::Hole(question, log) => self.begin_known(*question, &known, Some(log))?,
             Purpose::Ahead { lane, committed, log, first } => {
@@ -150,12 +157,46 @@ impl Runner {
         let oldest = announce(&known.spans, known.released);
         let past = oldest.filter(|oldest| current.as_ref().is_none_or(|current| current.topic_id.is_other_incarnation(oldest.topic_id)));
         match (past, current) {
-            (Some(Source { partition, topic_id, partition_count }), _) => {
-                tracing::info!(%partition, %topic_id, "the spill has records of a topic that the source does not have any more: they are sent first");
-                self.open_lane(LaneSource { partition, topic_id, partition_count, born: false, past: true });
-            }
+            (Some(source), current) => self.open_past(source, current.map_or(TopicId::UNKNOWN, |current| current.topic_id), known),
             (None, Some(current)) => self.open_lane(current),
             (None, None) => {}
+        }
+    }
+
+    /// Sends first what the spill has of a topic that the source does not have any more.
+    fn open_past(&mut self, source: Source, outlived_by: TopicId, known: &Known) {
+        let Source { partition, topic_id, partition_count } = source;
+        tracing::info!(%partition, %topic_id, "the spill has records of a topic that the source does not have any more: they are sent first");
+        let own = known.spans.iter().filter(|(source, _)| source.topic_id == topic_id);
+        if let (Some((line, next)), Some(spill)) = (own.map(|(_, span)| (span.line, span.next)).max(), &mut self.spill) {
+            spill.past.insert(partition.clone(), Release { partition: partition.clone(), topic_id, line, next });
+        }
+        self.open_lane(LaneSource { partition, topic_id, partition_count, born: false, outlived_by: Some(outlived_by) });
+    }
+
+    /// A lane is over. One for a topic of the past that did not even begin has nothing left to send: the centre is beyond it.
+    pub(in super::super) fn end_past(&mut self, lane: Lane, partition: &TopicPartition) {
+        let past = self.ledger.book(lane).filter(|book| book.source.outlived_by.is_some());
+        if let (Some(book), Some(spill)) = (past, &mut self.spill)
+            && let Some(release) = spill.past.remove(partition)
+            && book.base.is_none()
+        {
+            spill.give(Command::Release(vec![release]));
+        }
+    }
+
+    /// An opening is sent. Before one that goes back in the offsets, the store notes durably what the centre has: what is older must not be taken for
+    /// what follows.
+    pub(in super::super) fn send_opening(&mut self, partition: &TopicPartition, section: Section) {
+        let goes_back =
+            matches!(section.kind, SectionKind::Gap { first, next, reason } if next < first || reason == GapReason::TopicRecreated);
+        self.release(partition);
+        match self.spill.as_mut().filter(|spill| goes_back && spill.known.contains(partition)) {
+            Some(spill) => {
+                spill.give(Command::Persist);
+                spill.tell(partition.clone(), Purpose::Send(section));
+            }
+            None => self.openings.push(section),
         }
     }
 
@@ -195,7 +236,7 @@ impl Runner {
             }
             self.record_gap(partition, Gap { first, next, reason });
         }
-        self.openings.push(section);
+        self.send_opening(partition, section);
         Ok(())
     }
 }
