@@ -237,6 +237,7 @@ async fn start_centre(centre: Arc<Centre>, config: CollectorConfig, stop: Cancel
         tokio::time::sleep(START_PAUSE).await;
     };
     centre.set_up(true);
+    ensure_gaps(&centre, &mut told).await;
     while let Err(error) = centre.tail.start(&config.kafka, partitions, stop.clone()) {
         tracing::error!(error = spillway_ops::exit::chain(&error), "progress cannot be read; trying again");
         tokio::time::sleep(START_PAUSE).await;
@@ -250,6 +251,22 @@ async fn start_centre(centre: Arc<Centre>, config: CollectorConfig, stop: Cancel
     loop {
         ticks.tick().await;
         centre.set_up(centre.topics.reachable().await);
+        ensure_gaps(&centre, &mut told).await;
+    }
+}
+
+/// Only sites that have a gap need the topic of gaps, and their writers see to it themselves: the others do not wait for it. But who has to
+/// grant a right shall hear of it now, and not with the first gap.
+async fn ensure_gaps(centre: &Centre, told: &mut String) {
+    let error = match centre.topics.ensure_gaps().await {
+        Ok(()) => String::new(),
+        Err(error) => error.to_string(),
+    };
+    if *told != error {
+        *told = error;
+        if !told.is_empty() {
+            tracing::warn!(event = "centre_trouble", error = told, "gaps cannot be told at the centre; partitions with one stand still");
+        }
     }
 }
 

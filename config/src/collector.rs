@@ -60,7 +60,8 @@ pub struct RemoteTopicsConfig {
     /// Between site and topic in the name of a remote topic. Default `.`; 1 to 16 characters that topic names may have, one of them a
     /// dot (site names have none, so that no two sites can share a remote topic).
     pub separator: String,
-    /// Replication factor of `spillway-progress.internal` and MirrorMaker's internal topics. Default -1: the cluster's own default.
+    /// Replication factor of `spillway-progress.internal`, `spillway-gaps.internal` and MirrorMaker's internal topics. Default -1: the
+    /// cluster's own default.
     pub internal_replication_factor: i32,
     /// Partitions of `spillway-progress.internal` when it is created. Default 16, 1 to 1,000; has no effect later.
     pub progress_partitions: i32,

@@ -77,6 +77,15 @@ impl GapReason {
             Self::Other(_) => "other",
         }
     }
+
+    /// How many offsets a gap for this reason loses; `None` where that is not known: a truncated log goes back, a topic made anew counts
+    /// otherwise. Holes count: nobody can tell any more whether they were records.
+    pub fn lost_count(self, first: NextOffset, next: NextOffset) -> Option<u64> {
+        match self {
+            Self::Retention | Self::Dropped | Self::Damaged => next.value().checked_sub(first.value()),
+            Self::Truncated | Self::TopicRecreated | Self::Other(_) => None,
+        }
+    }
 }
 
 /// One lane's part of a frame.

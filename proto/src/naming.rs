@@ -5,6 +5,9 @@ use thiserror::Error;
 use crate::types::{NameError, SiteName, TopicName};
 use crate::{limits, progress};
 
+/// The topic at the centre that tells of gaps: offsets of the sources that will never come. Its records are the collector's to make.
+pub const GAPS_TOPIC: &str = "spillway-gaps.internal";
+
 /// A source topic that has no remote name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RemoteNameError {
@@ -38,11 +41,12 @@ impl PrefixPolicy {
     /// The remote topic that mirrors `topic` of `site`. It begins with the site's own prefix whatever the topic's name (invariant H).
     ///
     /// # Errors
-    /// When the name would be longer than [`limits::MAX_TOPIC_NAME`], or is [`progress::TOPIC`], to which some separators lead.
+    /// When the name would be longer than [`limits::MAX_TOPIC_NAME`], or is [`progress::TOPIC`] or [`GAPS_TOPIC`], to which some separators
+    /// lead.
     pub fn remote_topic(&self, site: &SiteName, topic: &TopicName) -> Result<TopicName, RemoteNameError> {
         let name = TopicName::parse(&format!("{site}{separator}{topic}", separator = self.separator));
         let name = name.and_then(|name| match name.as_str() {
-            progress::TOPIC => Err(NameError::Reserved(progress::TOPIC.to_owned())),
+            own @ (progress::TOPIC | GAPS_TOPIC) => Err(NameError::Reserved(own.to_owned())),
             _ => Ok(name),
         });
         name.map_err(|source| RemoteNameError::Refused {
@@ -95,16 +99,20 @@ mod tests {
     }
 
     #[test]
-    fn no_separator_leads_a_site_to_the_progress_topic() {
-        let site = SiteName::parse("spillway").unwrap();
-        let remote = PrefixPolicy::new("-progress.").remote_topic(&site, &TopicName::parse("internal").unwrap());
-        assert!(remote.is_err(), "{remote:?}");
+    fn no_separator_and_no_name_leads_a_site_to_a_topic_of_our_own() {
+        let (site, internal) = (SiteName::parse("spillway").unwrap(), TopicName::parse("internal").unwrap());
+        for (separator, own) in [("-progress.", progress::TOPIC), ("-gaps.", GAPS_TOPIC)] {
+            let remote = PrefixPolicy::new(separator).remote_topic(&site, &internal);
+            assert!(remote.is_err(), "{remote:?}");
+            let namesake = own.trim_end_matches(".internal");
+            assert_eq!(SiteName::parse(namesake), Err(NameError::Reserved(namesake.to_owned())));
+        }
     }
 
     #[test]
     fn internal_topics_are_those_of_mirror_maker() {
         let policy = PrefixPolicy::default();
-        for topic in ["__consumer_offsets", ".hidden", "a-internal", "mm2-offset-syncs.b.internal", "spillway-progress.internal"] {
+        for topic in ["__consumer_offsets", ".hidden", "a-internal", "mm2-offset-syncs.b.internal", progress::TOPIC, GAPS_TOPIC] {
             assert!(policy.is_internal(topic), "{topic}");
         }
         assert!(!policy.is_internal("internal-orders"));

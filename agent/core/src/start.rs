@@ -66,10 +66,7 @@ impl Gap {
 
     /// How many offsets were lost, 0 where that is not known. Holes count: nobody can tell any more whether they were records.
     pub fn lost_count(&self) -> u64 {
-        match self.reason {
-            GapReason::Retention | GapReason::Dropped | GapReason::Damaged => self.next.value().saturating_sub(self.first.value()),
-            GapReason::Truncated | GapReason::TopicRecreated | GapReason::Other(_) => 0,
-        }
+        self.reason.lost_count(self.first, self.next).unwrap_or(0)
     }
 }
 

@@ -6,9 +6,11 @@
 //! | [`backlog`] | which sections one transaction takes, and what is left after it was committed or aborted |
 //! | [`transaction`] | when a transaction is committed, and how much it may hold |
 //! | [`syncs`] | which offset syncs go into a transaction |
+//! | [`gaps`] | what a record of `spillway-gaps.internal` says |
 //! | [`refusal`] | which record the central Kafka refuses, found by halving |
 
 pub mod backlog;
+pub mod gaps;
 pub mod refusal;
 pub mod sequencer;
 pub mod syncs;

@@ -8,7 +8,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, Resourc
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use spillway_config::{KafkaClient, RemoteTopicsConfig};
 use spillway_kafka::topics::{DescribeError, describe_topics};
-use spillway_proto::{SiteName, TopicName, progress};
+use spillway_proto::{SiteName, TopicName, naming, progress};
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,14 +45,14 @@ pub enum Error {
         reason: String,
     },
     /// The central Kafka will not have it.
-    #[error("the central Kafka refuses to {action} topic {topic} ({reason}); {remedy}")]
+    #[error("the central Kafka refuses to {action} topic {topic} ({code}); {remedy}")]
     Refused {
         /// What was tried.
         action: &'static str,
         /// The topic.
         topic: TopicName,
         /// What the central Kafka said.
-        reason: String,
+        code: RDKafkaErrorCode,
         /// What to do about it.
         remedy: String,
     },
@@ -111,6 +111,16 @@ impl Topics {
                 .fold(NewTopic::new(topic, partitions, TopicReplication::Fixed(factor)), |new, (key, value)| new.set(key, value))
         };
         self.ensure(&topic, 1, new).await
+    }
+
+    /// Makes sure that `spillway-gaps.internal` exists; it is only asked for once while it is known to be there.
+    pub async fn ensure_gaps(&self) -> Result<(), Error> {
+        let factor = self.shared.config.internal_replication_factor;
+        let new = |topic| {
+            GAPS_SETTINGS.iter().fold(NewTopic::new(topic, 1, TopicReplication::Fixed(factor)), |new, (key, value)| new.set(key, value))
+        };
+        self.ensure(&gaps_name(), 1, new).await?;
+        Ok(())
     }
 
     /// What was known of the topic may be wrong: look again next time.
@@ -221,7 +231,7 @@ impl std::fmt::Debug for Topics {
 }
 
 /// The name of a site's topic of offset syncs. `None` cannot happen with a checked separator.
-pub fn syncs_topic(policy: &spillway_proto::naming::PrefixPolicy, site: &SiteName) -> Option<TopicName> {
+pub fn syncs_topic(policy: &naming::PrefixPolicy, site: &SiteName) -> Option<TopicName> {
     TopicName::parse(&policy.offset_syncs_topic(site)).ok()
 }
 
@@ -234,6 +244,23 @@ const PROGRESS_SETTINGS: &[(&str, &str)] = &[
     ("min.cleanable.dirty.ratio", "0.1"),
     ("max.compaction.lag.ms", "3600000"),
 ];
+
+/// `spillway-gaps.internal` is evidence, asked for when somebody misses records months later: no event goes for its age. An event takes some
+/// 300 bytes, so the bound in bytes holds three million of them; it is there because a site that loses without end must not fill the disks.
+/// The times are those that the collector wrote, whatever the brokers' default says.
+const GAPS_SETTINGS: &[(&str, &str)] = &[
+    ("cleanup.policy", "delete"),
+    ("retention.ms", "-1"),
+    ("retention.bytes", "1073741824"),
+    ("segment.bytes", "67108864"),
+    ("message.timestamp.type", "CreateTime"),
+];
+
+/// The name of the topic of gaps.
+pub fn gaps_name() -> TopicName {
+    #[expect(clippy::expect_used, reason = "a constant that the tests parse")]
+    TopicName::parse(naming::GAPS_TOPIC).expect("a topic name")
+}
 
 fn progress_name() -> TopicName {
     #[expect(clippy::expect_used, reason = "a constant that the tests parse")]
@@ -268,5 +295,5 @@ fn refusal(action: &'static str, topic: &TopicName, code: RDKafkaErrorCode) -> E
         (RDKafkaErrorCode::InvalidTopic, _) => "the central Kafka does not accept the name".to_owned(),
         _ => return Error::Unavailable { action, topic: topic.clone(), reason: code.to_string() },
     };
-    Error::Refused { action, topic: topic.clone(), reason: code.to_string(), remedy }
+    Error::Refused { action, topic: topic.clone(), code, remedy }
 }

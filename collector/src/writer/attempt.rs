@@ -23,6 +23,8 @@ pub struct Attempt {
     pub raw_bytes: u64,
     /// Offset syncs in it.
     pub syncs: u64,
+    /// Why their events cannot be written: the topic of gaps is refused, or not there.
+    pub gaps_failure: Option<(Failure, RDKafkaErrorCode)>,
     /// A failure that no lane is to blame for.
     pub transient: Option<RDKafkaErrorCode>,
     /// Whether any delivery failed.
@@ -99,12 +101,12 @@ pub struct Delivered {
 impl Attempt {
     /// A new transaction.
     pub fn clear(&mut self) {
-        let Self { records, lanes, by_lane, gaps, raw_bytes, syncs, transient, failed } = self;
+        let Self { records, lanes, by_lane, gaps, gaps_failure, raw_bytes, syncs, transient, failed } = self;
         records.clear();
         lanes.clear();
         by_lane.clear();
         gaps.clear();
-        (*raw_bytes, *syncs, *transient, *failed) = (0, 0, None, false);
+        (*gaps_failure, *raw_bytes, *syncs, *transient, *failed) = (None, 0, 0, None, false);
     }
 
     /// The share of a lane, which is at `first` when it has none yet.
@@ -139,12 +141,21 @@ impl Attempt {
     /// The tag of progress records and syncs.
     pub const OWN: usize = usize::MAX;
 
+    /// The tag of gap events.
+    pub const GAP_EVENT: usize = usize::MAX - 1;
+
     /// A delivery report came in. Answers the record's offsets if it was delivered.
     pub fn report(&mut self, tag: usize, outcome: Result<i64, RDKafkaErrorCode>) -> Option<Delivered> {
         let Some(entry) = self.records.get(tag).copied() else {
             if let Err(code) = outcome {
                 self.failed = true;
-                self.transient = self.transient.or(Some(code));
+                match classify(code) {
+                    failure @ (Failure::Topic | Failure::TopicMissing) if tag == Self::GAP_EVENT => {
+                        self.gaps_failure = Some((failure, code))
+                    }
+                    Failure::Victim if tag == Self::GAP_EVENT => {}
+                    _ => self.transient = self.transient.or(Some(code)),
+                }
             }
             return None;
         };
@@ -160,6 +171,12 @@ impl Attempt {
                 None
             }
         }
+    }
+
+    /// The topic of gaps cannot be had.
+    pub fn gaps_refused(&mut self, code: RDKafkaErrorCode) {
+        self.failed = true;
+        self.gaps_failure = Some((Failure::Topic, code));
     }
 
     /// A record could not even be queued; it is the next of its lane's share.

@@ -1,4 +1,4 @@
-//! The end of a transaction: deliveries, syncs and progress last, commit; or abort, and what follows from it.
+//! The end of a transaction: deliveries, gap events, syncs and progress last, commit; or abort, and what follows from it.
 //!
 //! Progress comes last so that the open transaction hides other sites' progress, which shares its partition, only for milliseconds.
 
@@ -14,12 +14,11 @@ use spillway_proto::{CloseCode, Lane, NextOffset, Partition, TopicName, TopicPar
 
 use super::attempt::{Attempt, LaneShare, Refused};
 use super::failure::Failure;
-use super::{End, Event, FENCED_WAIT, PAUSE, Refusal, Writer};
+use super::{End, Event, FENCED_WAIT, LaneState, PAUSE, Refusal, Writer};
 use crate::centre::native::Outgoing;
 use crate::centre::producer::{BATCH_OVERHEAD_BYTES, SiteProducer, TransactionError};
 use crate::centre::tail::Positions;
 use crate::centre::topics::{self, syncs_topic};
-use crate::metrics::ReasonLabel;
 
 /// What became of a transaction.
 enum Outcome {
@@ -64,6 +63,9 @@ impl Writer {
         if !self.deliver()? {
             return Ok(Outcome::Broken);
         }
+        if !self.write_gaps()? {
+            return Ok(Outcome::Broken);
+        }
         self.produce_own(last);
         if !self.deliver()? {
             return Ok(Outcome::Broken);
@@ -89,7 +91,7 @@ impl Writer {
     }
 
     /// Waits until every record was reported; false as soon as one has failed.
-    fn deliver(&mut self) -> Result<bool, End> {
+    pub(super) fn deliver(&mut self) -> Result<bool, End> {
         while !self.attempt.failed && self.producer.as_ref().is_some_and(|producer| producer.in_flight() > 0) {
             self.take_reports(SiteProducer::poll);
             self.check_wanted()?;
@@ -114,12 +116,20 @@ impl Writer {
     }
 
     fn queue_own(&mut self, topic: Option<&TopicName>, partition: Partition, record: &Outgoing<'_>) {
-        let queued = match (&mut self.producer, topic) {
-            (Some(producer), Some(topic)) => producer.produce(topic, partition.to_kafka(), record, Attempt::OWN),
-            _ => Err(RDKafkaErrorCode::State),
+        match topic {
+            Some(topic) => self.queue_tagged(topic, partition, record, Attempt::OWN),
+            None => _ = self.attempt.report(Attempt::OWN, Err(RDKafkaErrorCode::State)),
+        }
+    }
+
+    /// Queues a record that is not a lane's. One that cannot even be queued fails the transaction.
+    pub(super) fn queue_tagged(&mut self, topic: &TopicName, partition: Partition, record: &Outgoing<'_>, tag: usize) {
+        let queued = match &mut self.producer {
+            Some(producer) => producer.produce(topic, partition.to_kafka(), record, tag),
+            None => Err(RDKafkaErrorCode::State),
         };
         if let Err(code) = queued {
-            self.attempt.report(Attempt::OWN, Err(code));
+            self.attempt.report(tag, Err(code));
         }
     }
 
@@ -157,7 +167,7 @@ impl Writer {
                 meters.replication_latency.observe((now_ms - share.timestamp).max(0) as f64 / 1000.0);
             }
         }
-        self.tell_gaps();
+        self.log_gaps();
         self.backlog.committed();
         self.syncs.committed();
         self.pacer.committed(Instant::now());
@@ -166,17 +176,6 @@ impl Writer {
         self.last_used = Instant::now();
         if !acks.is_empty() {
             self.send(Event::Acked(acks));
-        }
-    }
-
-    fn tell_gaps(&self) {
-        for gap in &self.attempt.gaps {
-            let Some(lane) = self.lanes.get(&gap.lane) else {
-                continue;
-            };
-            let (reason, topic, partition) = (gap.reason.as_str(), &lane.source.topic, lane.source.partition);
-            tracing::warn!(event = "gap", site = %self.site, %topic, %partition, first = %gap.first, next = %gap.next, reason, "offsets of the source will never reach the centre");
-            self.centre.meters.gaps.get_or_create(&ReasonLabel { reason }).inc();
         }
     }
 
@@ -250,7 +249,7 @@ impl Writer {
     /// After an abort: who is to blame, and what is tried next.
     fn judge(&mut self) -> Result<(), End> {
         let shares = std::mem::take(&mut self.attempt.lanes);
-        let mut searching = false;
+        let mut searching = self.judge_gaps(&shares);
         tracing::debug!(site = %self.site, transient = ?self.attempt.transient, "a transaction was aborted");
         for share in &shares {
             if let Some((failure, code)) = share.topic_failure {
@@ -330,10 +329,16 @@ impl Writer {
     }
 
     fn hold(&mut self, lane: Lane, next: NextOffset, reason: HoldReason, code: RDKafkaErrorCode, offset: Option<u64>) {
-        if let Some(state) = self.lanes.get(&lane) {
-            let (source, remote) = (state.source.clone(), state.remote.clone());
-            self.send(Event::Held(Refusal { lane, next, source, remote, reason, code, offset }));
-        }
+        let Some(LaneState { source, remote, .. }) = self.lanes.get(&lane).cloned() else {
+            return self.drop_lane(lane);
+        };
+        self.refuse(Refusal { lane, next, source, remote, reason, code, offset });
+    }
+
+    /// The lane is over; its session is told why.
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        let lane = refusal.lane;
+        self.send(Event::Held(refusal));
         self.drop_lane(lane);
     }
 }

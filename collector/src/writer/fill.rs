@@ -18,6 +18,9 @@ use crate::custody::HeldFrame;
 /// Records after which delivery reports are taken, so that they do not pile up.
 const POLL_EVERY: usize = 4096;
 
+/// What a gap's event takes in the producer's queue, generously; so a transaction's size bounds how many of them it holds.
+const GAP_EVENT_BYTES: usize = 1024;
+
 /// How a section went into the transaction.
 enum Filled {
     /// Up to here.
@@ -70,6 +73,7 @@ impl Writer {
             SectionKind::Gap { next, reason, .. } => {
                 self.attempt.gaps.push(Gap { lane: ready.lane, first: ready.from, next, reason });
                 self.move_lane(share, next);
+                self.pacer.add(GAP_EVENT_BYTES);
                 Ok(Filled::Until(next))
             }
             SectionKind::Data { next, raw_length, .. } => {

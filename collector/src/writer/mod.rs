@@ -6,6 +6,7 @@
 //! | [`open`] | the opening procedure: fence, marker, positions |
 //! | `life` | when the producer is opened, closed, opened again |
 //! | `fill` | sections into the open transaction |
+//! | `gaps` | events for gaps |
 //! | `commit` | deliveries, progress, syncs, commit; abort and what follows |
 //! | [`attempt`] | the books of the open transaction |
 //! | [`failure`] | what a failed delivery means |
@@ -42,6 +43,7 @@ pub mod attempt;
 mod commit;
 pub mod failure;
 mod fill;
+mod gaps;
 pub mod inbox;
 mod life;
 pub mod open;

@@ -38,7 +38,7 @@ async fn sites_come_in_by_their_files() {
     std::fs::write(sites.join("default.toml"), "").unwrap();
     assert_eq!(refused(&folder, "nobody", &collector).await, None);
     assert_eq!(collector.metric("spillway_sessions_refused_total{reason=\"site_unknown\"}").await, 1.0);
-    for name in ["mm2-offset-syncs", "spillway-progress", "a.b", "ü"] {
+    for name in ["mm2-offset-syncs", "spillway-progress", "spillway-gaps", "a.b", "ü"] {
         folder.issue_unchecked(name);
         let (_client, connection) = TestAgent::dial_files(&folder, name, collector.address).await;
         let code = close_code(&connection.unwrap().closed().await);

@@ -114,6 +114,7 @@ async fn a_site_writes_under_its_own_prefix_whatever_it_says() {
             "a.mm2-offset-syncs.B.internal",
             "a.spillway-progress.internal",
             "mm2-offset-syncs.a.internal",
+            "spillway-gaps.internal",
             "spillway-progress.internal"
         ]
     );

@@ -32,6 +32,7 @@ fn the_listed_acls_are_enough_with_scram_over_tls() {
         (&["Create", "Write", "Describe", "DescribeConfigs", "Alter"][..], &["--topic", "acl."][..]),
         (&["Create", "Write", "Describe"], &["--topic", "mm2-offset-syncs."]),
         (&["Create", "Read", "Write", "Describe"], &["--topic", "spillway-progress.internal"]),
+        (&["Create", "Write", "Describe"], &["--topic", "spillway-gaps.internal"]),
         (&["Write", "Describe"], &["--transactional-id", "spillway-"]),
     ] {
         allow(&centre, "collector", operations, resource);
