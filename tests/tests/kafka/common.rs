@@ -3,10 +3,14 @@
 use std::sync::{Mutex, Once, OnceLock};
 use std::time::Duration;
 
+use serde_json::Value;
 use spillway_lab::build;
 use spillway_lab::client::{Client, NewRecord};
 use spillway_lab::kafka_cluster::{KafkaCluster, KafkaOptions};
+use spillway_lab::oracle::read::read_records;
 use spillway_lab::stage::{Stage, StageOptions};
+use spillway_lab::telemetry::now_ms;
+use spillway_proto::naming::GAPS_TOPIC;
 
 /// Until a few thousand records are at the centre, on a busy machine.
 pub(crate) const FLOW_LIMIT: Duration = Duration::from_secs(60);
@@ -58,4 +62,23 @@ pub(crate) fn assert_exact(stage: &Stage, topics: &[&str]) {
     let report = stage.judge(topics).unwrap();
     assert!(report.is_exact(), "{report}");
     println!("{}: {report}", stage.site);
+}
+
+/// What `spillway-gaps.internal` tells of a site, read as `read_committed` consumers do: `topic/partition reason first-next count`, each once a
+/// record. The remote topic must be the site's, and the time the record's own.
+pub(crate) fn told_gaps(stage: &Stage) -> Vec<String> {
+    let events = read_records(&stage.centre, GAPS_TOPIC).unwrap().concat();
+    let told = events.into_iter().filter_map(|(_, record)| {
+        let key = String::from_utf8(record.key.unwrap()).unwrap();
+        let source = key.strip_prefix(&format!("{}/", stage.site))?;
+        let event: Value = serde_json::from_slice(&record.value.unwrap()).unwrap();
+        let text = |name: &str| event[name].as_str().unwrap().to_owned();
+        assert_eq!((event["version"].as_u64(), text("site")), (Some(1), stage.site.clone()));
+        assert_eq!(format!("{}/{}", text("topic"), event["partition"]), source);
+        assert_eq!(text("remote_topic"), format!("{}.{}", stage.site, text("topic")));
+        let written = record.timestamp_ms.unwrap();
+        assert!(written <= now_ms() && text("time").contains('T') && text("time").ends_with(&format!("{:03}Z", written % 1000)));
+        Some(format!("{source} {} {}-{} {}", text("reason"), event["first"], event["next"], event["count"]))
+    });
+    told.collect()
 }

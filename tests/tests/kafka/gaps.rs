@@ -3,7 +3,7 @@
 use spillway_lab::oracle::read::read_records;
 use spillway_lab::wait::wait_until;
 
-use crate::common::{FLOW_LIMIT, stage, write};
+use crate::common::{FLOW_LIMIT, stage, told_gaps, write};
 
 /// Records at the centre before the gap, the first record after it, and the end.
 const BEFORE: usize = 100;
@@ -36,6 +36,8 @@ fn deleted_source_records_are_a_gap_with_its_exact_range() {
     }
     let metrics = stage.agent.metrics().unwrap();
     assert_eq!(metrics.sum("spillway_gaps_total", &["retention"]).to_bits(), 1_f64.to_bits(), "spillway_gaps_total");
+    let told = format!("gap-t/0 retention {BEFORE}-{AFTER} {}", AFTER - BEFORE);
+    assert_eq!(told_gaps(&stage), [told], "the event at the centre");
 }
 
 #[test]
@@ -48,12 +50,14 @@ fn with_on_gap_halt_the_agent_stops_with_code_5_and_sends_nothing() {
     let told = stage.agent.log_lines(&format!("offsets {BEFORE} to {AFTER} of halt-t-0"));
     assert!(told.iter().any(|line| line.contains("ERROR") && line.contains("on_gap")), "{told:#?}");
     assert_eq!(read_records(&stage.centre, "halt.halt-t").unwrap().concat().len(), BEFORE);
+    assert_eq!(told_gaps(&stage), [""; 0], "nothing has been given up yet");
 
     // A person decides to go on.
     stage.agent.config.set("kafka.on_gap", "continue");
     stage.agent.start().unwrap();
     stage.wait_drained(&["halt-t"], FLOW_LIMIT).unwrap();
     assert_eq!(read_records(&stage.centre, "halt.halt-t").unwrap().concat().len(), BEFORE + END - AFTER);
+    assert_eq!(told_gaps(&stage).len(), 1);
 }
 
 /// A stage whose agent was stopped at offset [`BEFORE`], and whose source has meanwhile deleted all below [`AFTER`].

@@ -3,7 +3,7 @@
 use spillway_lab::oracle::read::read_records;
 use spillway_lab::wait::wait_until;
 
-use crate::common::{FLOW_LIMIT, assert_exact, stage, write};
+use crate::common::{FLOW_LIMIT, assert_exact, stage, told_gaps, write};
 
 #[test]
 #[ignore = "needs real Kafka: ./lab test"]
@@ -57,6 +57,9 @@ fn a_topic_made_anew_is_mirrored_behind_the_old_one_and_a_gap_says_so() {
     let gaps = stage.agent.metrics().unwrap().sum("spillway_gaps_total", &["recreated"]);
     assert_eq!(gaps.to_bits(), 2_f64.to_bits(), "one gap a partition");
     assert!(!stage.agent.log_lines("recreated").is_empty(), "the log says so");
+    let mut told = told_gaps(&stage);
+    told.sort();
+    assert_eq!(told, ["anew-t/0 topic_recreated 500-0 null", "anew-t/1 topic_recreated 500-0 null"], "the events at the centre");
     stage.wait_drained(&["anew-t", "anew-other"], FLOW_LIMIT).unwrap();
     assert_exact(&stage, &["anew-other"]);
 }
