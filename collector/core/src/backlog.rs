@@ -66,6 +66,11 @@ impl<F: AsRef<Frame>> Backlog<F> {
         self.taken.push((ready, until));
     }
 
+    /// The open transaction takes nothing more of the lane.
+    pub fn cut(&mut self, lane: Lane) {
+        self.cut.insert(lane);
+    }
+
     /// Nothing of the section fits into the open transaction; the lane is cut.
     pub fn skip(&mut self, ready: Ready<F>) {
         self.cut.insert(ready.lane);
@@ -199,6 +204,21 @@ mod tests {
             prop_assert_eq!(centre, ends);
             prop_assert!(backlog.is_empty());
         }
+    }
+
+    #[test]
+    fn a_lane_that_was_cut_goes_on_with_the_next_transaction() {
+        let mut backlog = Backlog::new();
+        for ready in [ready(0, 0, 3), ready(0, 3, 5), ready(1, 0, 3)] {
+            backlog.push(ready);
+        }
+        let first = backlog.pop().unwrap();
+        backlog.cut(first.lane);
+        backlog.take(first, at(3));
+        assert_eq!(backlog.pop().unwrap().lane, Lane(1));
+        assert!(backlog.has_skipped());
+        backlog.committed();
+        assert_eq!(backlog.pop().unwrap().from, at(3));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rdkafka::error::RDKafkaErrorCode;
 use spillway_collector_core::sequencer::Ready;
 use spillway_proto::codec::DecodeError;
-use spillway_proto::frame::{Frame, RawBody, SectionKind};
+use spillway_proto::frame::{Frame, GapReason, RawBody, SectionKind};
 use spillway_proto::{CloseCode, Lane, NextOffset};
 
 use super::attempt::Gap;
@@ -25,7 +25,9 @@ const GAP_EVENT_BYTES: usize = 1024;
 enum Filled {
     /// Up to here.
     Until(NextOffset),
-    /// Not at all: the lane's share is used up.
+    /// Up to here, and nothing more of the lane may follow in this transaction.
+    Last(NextOffset),
+    /// Not at all: the lane's share is used up, or the section needs a transaction of its own.
     Nothing,
 }
 
@@ -44,11 +46,15 @@ impl Writer {
             };
             match self.fill_section(&ready, &lane, &mut opened)? {
                 Filled::Until(until) => self.backlog.take(ready, until),
+                Filled::Last(until) => {
+                    self.backlog.cut(ready.lane);
+                    self.backlog.take(ready, until);
+                }
                 Filled::Nothing => self.backlog.skip(ready),
             }
         }
         if self.attempt.failed || (self.backlog.is_drained() && self.backlog.has_skipped()) {
-            // A lane is being searched for the record that the centre refuses: the next step needs this one's end.
+            // A lane is being searched for the record that the centre refuses, or has gone back: the next step needs this one's end.
             self.pacer.flush();
         }
         Ok(())
@@ -70,12 +76,7 @@ impl Writer {
                 self.move_lane(share, next);
                 Ok(Filled::Until(next))
             }
-            SectionKind::Gap { next, reason, .. } => {
-                self.attempt.gaps.push(Gap { lane: ready.lane, first: ready.from, next, reason });
-                self.move_lane(share, next);
-                self.pacer.add(GAP_EVENT_BYTES);
-                Ok(Filled::Until(next))
-            }
+            SectionKind::Gap { next, reason, .. } => Ok(self.fill_gap(ready, share, next, reason)),
             SectionKind::Data { next, raw_length, .. } => {
                 if !opened.as_ref().is_some_and(|(held, _)| Arc::ptr_eq(held, &ready.frame)) {
                     let body = frame.open(&mut self.decompressor).map_err(|error| invalid(ready.lane, &error))?;
@@ -93,6 +94,19 @@ impl Writer {
                 Ok(filled)
             }
         }
+    }
+
+    /// A gap that goes back is all that its transaction holds of the lane. With records before or after it the lane might end where it was,
+    /// and the position would not tell whether a transaction with an unknown end was committed.
+    fn fill_gap(&mut self, ready: &Ready<HeldFrame>, share: usize, next: NextOffset, reason: GapReason) -> Filled {
+        let goes_back = next < ready.from;
+        if goes_back && self.attempt.lanes.get(share).is_some_and(|lane| lane.next != lane.first) {
+            return Filled::Nothing;
+        }
+        self.attempt.gaps.push(Gap { lane: ready.lane, first: ready.from, next, reason });
+        self.move_lane(share, next);
+        self.pacer.add(GAP_EVENT_BYTES);
+        if goes_back { Filled::Last(next) } else { Filled::Until(next) }
     }
 
     fn fill_records(

@@ -203,3 +203,44 @@ async fn a_flood_of_gaps_is_cut_into_transactions() {
     assert!(committed >= 4.0, "{committed} transactions");
     collector.stop().await;
 }
+
+/// A log that was truncated may have grown to its old end again, so that the position is what it was before: it must not be taken for the
+/// proof that a transaction with an unknown end was committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_comes_back_to_where_it_was_proves_no_commit() {
+    let (_folder, centre, collector, mut agent) = bench("").await;
+    agent.open_fresh(0, "t").await;
+    agent.frame(&data(0, 0, 10)).await;
+    agent.acked(0, 10).await;
+    let faults = centre.broker().faults();
+    let mut expected: Vec<_> = (0..10).map(|n: u64| n.to_string()).collect();
+    // To the gap and back in one frame, then forth and to the gap.
+    for (turn, records_first) in [(1, false), (2, true)] {
+        // The producer takes this for its end, and does not know what became of the transaction; it was not committed.
+        faults.fail_next(ApiKey::EndTxn, ResponseError::InvalidTxnState).unwrap();
+        let (from, to) = if records_first { (10, 13) } else { (7, 10) };
+        agent
+            .frame(&frame(|frame| {
+                if records_first {
+                    frame.data(Lane(0), records(from, to));
+                }
+                frame.gap(
+                    Lane(0),
+                    next(if records_first { to } else { 10 }),
+                    next(if records_first { 10 } else { from }),
+                    GapReason::Truncated,
+                );
+                if !records_first {
+                    frame.data(Lane(0), records(from, to));
+                }
+            }))
+            .await;
+        expected.extend((from..to).map(|n| n.to_string()));
+        eventually("the fault happens", async || (faults.injected() == turn).then_some(())).await;
+        // Acknowledged are positions on the way as well; the records say when all is done.
+        eventually("all records are there", async || (centre.values("a.t").await == expected).then_some(())).await;
+        assert_eq!(events(&centre).await.len() as u64, turn);
+    }
+    assert!(collector.metric("spillway_transactions_total{outcome=\"uncertain\"}").await >= 2.0);
+    collector.stop().await;
+}
