@@ -24,7 +24,8 @@ impl Writer {
         if self.attempt.gaps.is_empty() {
             return Ok(true);
         }
-        // Asked first, since a producer that writes to a topic that is not there may bring it into being with the brokers' settings.
+        // Asked first: the answer tells a missing right, and a producer that writes to a topic that is not there may bring it into being with
+        // the settings of the brokers.
         match self.centre.runtime.block_on(self.centre.topics.ensure_gaps()) {
             Ok(()) => {}
             Err(topics::Error::Refused { code, .. }) => {

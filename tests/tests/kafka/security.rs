@@ -9,7 +9,7 @@ use spillway_lab::stage::pki::Pki;
 use spillway_lab::stage::program::Program;
 use spillway_lab::wait::wait_until;
 
-use crate::common::{FLOW_LIMIT, assert_exact, stage_between, write};
+use crate::common::{FLOW_LIMIT, assert_exact, stage_between, told_gaps, write};
 
 const ACL_COMMAND: &str = "org.apache.kafka.tools.AclCommand";
 
@@ -26,6 +26,8 @@ fn the_listed_acls_are_enough_with_scram_over_tls() {
     use_security(stage.collector(0).unwrap(), &bootstrap.1, &pki, "collector");
     stage.source.create_topic("acl-t", 2, &[]).unwrap();
     write(&stage.source, "acl-t", 2, 0..1_000);
+    stage.source.create_topic("acl-gap", 1, &[]).unwrap();
+    write(&stage.source, "acl-gap", 1, 0..100);
 
     // The centre's rights first: without the site's, the agent sees nothing, says so, and does not exit.
     for (operations, resource) in [
@@ -44,16 +46,19 @@ fn the_listed_acls_are_enough_with_scram_over_tls() {
     assert!(!stage.centre.topics().unwrap().contains_key("acl.acl-t"), "without rights nothing is mirrored");
     allow(&edge, "agent", &["Read", "Describe"], &["--topic", "acl-"]);
     allow(&edge, "agent", &["Read"], &["--group", "spillway-acl"]);
-    stage.wait_drained(&["acl-t"], FLOW_LIMIT * 2).unwrap();
+    stage.wait_drained(&["acl-t", "acl-gap"], FLOW_LIMIT * 2).unwrap();
 
-    // More partitions need Alter, a restart needs Read of the progress topic.
+    // More partitions need Alter, a restart needs Read of the progress topic, a gap needs Write of the topic of gaps.
     stage.source.set_partitions("acl-t", 4).unwrap();
     write(&stage.source, "acl-t", 4, 1_000..2_000);
     wait_until("the new partitions are at the centre", FLOW_LIMIT, || Ok(stage.centre.topics()?.get("acl.acl-t") == Some(&4))).unwrap();
     assert!(stage.agent.terminate().unwrap().success());
     assert!(stage.collector(0).unwrap().terminate().unwrap().success());
+    write(&stage.source, "acl-gap", 1, 100..200);
+    stage.source.delete_records("acl-gap", 0, 150).unwrap();
     stage.start().unwrap();
-    stage.wait_drained(&["acl-t"], FLOW_LIMIT).unwrap();
+    stage.wait_drained(&["acl-t", "acl-gap"], FLOW_LIMIT).unwrap();
+    assert_eq!(told_gaps(&stage), ["acl-gap/0 retention 100-150 50"]);
     assert_exact(&stage, &["acl-t"]);
 }
 
