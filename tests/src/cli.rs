@@ -6,6 +6,7 @@ use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand};
 
 use crate::bench::fleet::FleetOptions;
+use crate::bench::retention::RetentionOptions;
 use crate::bench::throughput::ThroughputOptions;
 
 /// The workbench of Spillway: see it work, run Kafka to play with, test everything.
@@ -155,6 +156,18 @@ pub enum BenchCommand {
     #[command(after_help = "Examples:\n  ./lab bench fleet                                        as the documentation has it\n  \
                             ./lab bench fleet --sites 100 --active 10 --seconds 10   a first impression")]
     Fleet(FleetOptions),
+    /// An outage that is longer than the source keeps its records: what Spillway brings afterwards, and what MirrorMaker 2 does
+    ///
+    /// Starts an edge and a central Kafka, the release build of agent and collector with default settings and a dedicated MirrorMaker 2 beside
+    /// them, and writes numbered records at a steady rate to a topic with a short retention. The link of both is down for most of the time; the agent
+    /// is killed with -9 ten times, twice while it drains. A line every ten seconds tells how it stands. At the end it is told for both what
+    /// arrived, was lost, duplicated or out of order. Exits with 1 unless Spillway has carried every record once and in order, and given its disk
+    /// back, while MirrorMaker 2 has lost some: otherwise retention did not bite, and nothing is proven.
+    #[command(
+        after_help = "Examples:\n  ./lab bench retention                                                              a first impression, in eight minutes\n  \
+                            ./lab bench retention --minutes 60 --outage-minutes 50 --retention-minutes 10      as the documentation has it"
+    )]
+    Retention(RetentionOptions),
 }
 
 /// `lab kafka …`

@@ -2,6 +2,7 @@
 
 mod properties;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,6 +42,9 @@ pub struct KafkaOptions {
     pub first_port: Option<u16>,
     /// A second listener with TLS, SCRAM and ACLs besides the plain one, whose anonymous user is super user.
     pub secured: Option<Secured>,
+    /// A further plain listener of the only broker, which tells its clients to come to this port of 127.0.0.1: that of a
+    /// [`crate::tcp_relay::TcpRelay`] before it.
+    pub relayed: Option<u16>,
     /// Broker properties that are added last, so they win.
     pub extra: Vec<(String, String)>,
     /// How each broker's Java machine is tuned.
@@ -59,6 +63,7 @@ impl KafkaOptions {
             dir: None,
             first_port: None,
             secured: None,
+            relayed: None,
             extra: Vec::new(),
             tuning: Tuning::Test,
         }
@@ -96,6 +101,7 @@ impl KafkaCluster {
     /// When Java or the jars are missing or a broker does not come up; the message carries the end of its log.
     pub fn start(options: KafkaOptions) -> Result<Self> {
         ensure!(matches!(options.brokers, 1..=3), "a cluster has 1 to 3 brokers, not {}", options.brokers);
+        ensure!(options.relayed.is_none() || options.brokers == 1, "a relay leads to one broker");
         let dir = match &options.dir {
             Some(dir) => dir.clone(),
             None => scratch_dir(&format!("kafka-{}", options.label))?,
@@ -105,7 +111,8 @@ impl KafkaCluster {
         let mut wished = options.first_port;
         let count = options.brokers + usize::from(options.own_controller);
         for _ in 0..count {
-            ports.push(NodePorts { plain: free_port_or(wished)?, controller: free_port()?, secured: free_port()? });
+            let (plain, controller) = (free_port_or(wished)?, free_port()?);
+            ports.push(NodePorts { plain, controller, secured: free_port()?, relayed: free_port()? });
             wished = wished.map(|port| port.saturating_add(1));
         }
         let cluster_id = java::run_tool("kafka.tools.StorageTool", &["random-uuid"])?.trim().to_owned();
@@ -128,6 +135,16 @@ impl KafkaCluster {
     #[must_use]
     pub fn secured_bootstrap(&self) -> String {
         self.addresses(|ports| ports.secured)
+    }
+
+    /// Where the broker listens for what comes through the relay (only with [`KafkaOptions::relayed`]).
+    ///
+    /// # Errors
+    /// When there is no such listener.
+    pub fn relayed_address(&self) -> Result<SocketAddr> {
+        ensure!(self.options.relayed.is_some(), "the cluster has no listener for a relay");
+        let node = self.nodes.first().context("a cluster without brokers")?;
+        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, node.ports.relayed)))
     }
 
     /// Where data, configuration and logs are.

@@ -12,9 +12,10 @@
 //! | [`stage`] | a whole deployment of the real binaries |
 //! | [`chaos`] | `lab chaos`: seeded faults against exactly-once, on real Kafka and in this process |
 //! | [`relay`] | the link: a UDP relay that can be cut, delayed, moved, and made a bad one |
+//! | [`tcp_relay`] | the link of whoever speaks Kafka's protocol to the centre |
 //! | [`shim`] | sets the clock of one process, or makes its disk slow |
 //! | [`oracle`] | judges whether the centre holds what the source holds, and whether offset syncs tell the truth |
-//! | [`metrics`] | reads the admin endpoint of a binary |
+//! | [`metrics`], [`spill_status`] | reads the admin endpoint of a binary |
 //! | [`shapes`] | records of every shape |
 //! | [`client`] | topics, records and offsets of any cluster |
 //! | [`cluster`] | a cluster of the demo, embedded or real |
@@ -44,7 +45,9 @@ pub mod relay;
 pub mod shapes;
 pub mod shim;
 pub mod smoke;
+pub mod spill_status;
 pub mod stage;
+pub mod tcp_relay;
 pub mod telemetry;
 pub mod test_cmd;
 pub mod wait;

@@ -14,6 +14,9 @@ use crate::process::Daemon;
 use crate::reaper::scratch_dir;
 use crate::stage::{Stage, StageOptions};
 
+/// MirrorMaker 2's file.
+const PROPERTIES: &str = "mm2.properties";
+
 /// Who runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contestant {
@@ -93,6 +96,18 @@ pub fn remote(contestant: Contestant, topic: &str, run: u32) -> String {
 }
 
 /// Settings as shipped: what the stage changes for tests is set back.
+///
+/// # Errors
+/// When the stage has no collector.
+pub fn as_shipped(stage: &mut Stage, binaries: &Path) -> Result<()> {
+    for (key, value) in [("kafka.commit_interval", "5s"), ("topics.refresh_interval", "30s"), ("link.redial_max", "30s")] {
+        stage.agent.config.set(key, value);
+    }
+    stage.agent.run_from(binaries);
+    stage.collector(0)?.run_from(binaries);
+    Ok(())
+}
+
 fn start_spillway(field: &Field, topic: &str, site: &str) -> Result<Running> {
     let mut stage = Stage::new(StageOptions {
         site: site.to_owned(),
@@ -104,11 +119,7 @@ fn start_spillway(field: &Field, topic: &str, site: &str) -> Result<Running> {
     // No relay: it would be a third process of the link.
     let address = stage.listen.first().map(ToString::to_string).unwrap_or_default();
     stage.agent.config.set("collector.address", address);
-    for (key, value) in [("kafka.commit_interval", "5s"), ("topics.refresh_interval", "30s"), ("link.redial_max", "30s")] {
-        stage.agent.config.set(key, value);
-    }
-    stage.agent.run_from(&field.binaries);
-    stage.collector(0)?.run_from(&field.binaries);
+    as_shipped(&mut stage, &field.binaries)?;
     let started = Instant::now();
     stage.start()?;
     let watched = vec![
@@ -120,11 +131,42 @@ fn start_spillway(field: &Field, topic: &str, site: &str) -> Result<Running> {
 
 fn start_mirror_maker(field: &Field, topic: &str, alias: &str) -> Result<Running> {
     let dir = scratch_dir(alias)?;
-    let file = dir.join("mm2.properties");
+    let file = dir.join(PROPERTIES);
     std::fs::write(&file, properties(field, topic, alias)?)?;
     let daemon = spawn(field.heap_mib, &file, &dir)?;
     let watched = vec![Watched { name: "MirrorMaker 2".to_owned(), pid: daemon.pid() }];
     Ok(Running { started: Instant::now(), watched, _held: Held::MirrorMaker { _daemon: daemon } })
+}
+
+/// A dedicated MirrorMaker 2 for a long run, which can be started again.
+#[derive(Debug)]
+pub struct MirrorMaker {
+    dir: PathBuf,
+    heap_mib: u32,
+}
+
+impl MirrorMaker {
+    /// From `source` to `centre`, under `alias`. Nothing is started.
+    ///
+    /// The settings of the topic are not copied: with its retention the centre would forget what has been brought.
+    ///
+    /// # Errors
+    /// When its file cannot be written.
+    pub fn new(source: &Client, centre: &Client, topic: &str, alias: &str, heap_mib: u32) -> Result<Self> {
+        let dir = scratch_dir(alias)?;
+        let field = Field { source: source.clone(), centre: centre.clone(), binaries: PathBuf::new(), heap_mib, tasks: 1 };
+        let text = properties(&field, topic, alias)? + "sync.topic.configs.enabled=false\n";
+        std::fs::write(dir.join(PROPERTIES), text)?;
+        Ok(Self { dir, heap_mib })
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When Java is missing.
+    pub fn spawn(&self) -> Result<Daemon> {
+        spawn(self.heap_mib, &self.dir.join(PROPERTIES), &self.dir)
+    }
 }
 
 fn spawn(heap_mib: u32, file: &Path, dir: &Path) -> Result<Daemon> {

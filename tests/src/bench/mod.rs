@@ -6,6 +6,7 @@
 //! | [`throughput`] | the same records through Spillway and through MirrorMaker 2 |
 //! | [`latency`] | how old records are at the centre, at a fixed rate |
 //! | [`fleet`] | many sites at one collector |
+//! | [`retention`] | an outage that is longer than the source keeps its records |
 //! | [`contestant`] | Spillway and MirrorMaker 2 as something that can be started and measured |
 //! | [`workload`] | the records |
 //! | [`usage`] | processor time and memory of a process |
@@ -17,6 +18,7 @@ pub mod fleet;
 pub mod latency;
 pub mod progress;
 pub mod report;
+pub mod retention;
 pub mod throughput;
 pub mod usage;
 pub mod workload;

@@ -16,6 +16,8 @@ pub struct NodePorts {
     pub controller: u16,
     /// The listener with TLS, SCRAM and ACLs; unused without [`Secured`].
     pub secured: u16,
+    /// The plain listener for what comes through a relay; unused without [`KafkaOptions::relayed`].
+    pub relayed: u16,
 }
 
 /// The second listener: `SASL_SSL` with SCRAM-SHA-512 and Kafka's StandardAuthorizer.
@@ -40,10 +42,15 @@ pub(super) fn render(options: &KafkaOptions, home: &Path, ports: &[NodePorts], i
     if options.secured.is_some() {
         write!(advertised, ",SECURED://127.0.0.1:{}", own.secured)?;
     }
+    let mut listening = advertised.clone();
+    if let Some(port) = options.relayed {
+        write!(listening, ",RELAYED://127.0.0.1:{}", own.relayed)?;
+        write!(advertised, ",RELAYED://127.0.0.1:{port}")?;
+    }
     let controller = format!("CONTROLLER://127.0.0.1:{}", own.controller);
     let (roles, listeners) = match (is_broker, is_voter(index)) {
-        (true, true) => ("broker,controller", format!("{advertised},{controller}")),
-        (true, false) => ("broker", advertised.clone()),
+        (true, true) => ("broker,controller", format!("{listening},{controller}")),
+        (true, false) => ("broker", listening),
         (false, _) => ("controller", controller),
     };
     let replicas = options.brokers;
@@ -53,7 +60,7 @@ pub(super) fn render(options: &KafkaOptions, home: &Path, ports: &[NodePorts], i
         format!("node.id={}", index + 1),
         format!("controller.quorum.voters={}", voters.join(",")),
         format!("listeners={listeners}"),
-        "listener.security.protocol.map=PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SASL_SSL".to_owned(),
+        "listener.security.protocol.map=PLAIN:PLAINTEXT,RELAYED:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SASL_SSL".to_owned(),
         "controller.listener.names=CONTROLLER".to_owned(),
         format!("log.dirs={}", home.join("data").display()),
         // Topics are made on purpose: a typing mistake must not make one.
