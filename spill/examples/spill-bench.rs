@@ -1,7 +1,8 @@
-//! Appends to the spill and to a bare fsynced log in turns, in the same directory, and prints the ratios.
+//! Appends to the spill and to a bare fsynced log in turns, in the same directory; and opens and drains a backlog. One line each, of `name=value`.
 //!
-//! `spill-bench [DIRECTORY] [MIB] [GENERATION_KIB]`, or `spill-bench DIRECTORY MIB GENERATION_KIB CLASSES [KIB]` for the memory that a spill of so many
-//! classes takes: it is filled with frames of KIB, and then filled and drained at the same time.
+//! `spill-bench append|backlog DIRECTORY MIB [GENERATION_KIB]`, or `spill-bench memory DIRECTORY MIB [GENERATION_KIB [CLASSES [KIB]]]` for the memory
+//! that a spill of so many classes takes: it is filled with frames of KIB, and then filled and drained at the same time. `./lab bench spill` runs
+//! the first.
 #![expect(clippy::unwrap_used, reason = "a tool for the workbench")]
 
 use std::fs::{File, OpenOptions};
@@ -95,20 +96,21 @@ fn options(max_bytes: u64, generation_kib: u64) -> Options {
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let root = PathBuf::from(arguments.next().unwrap_or_else(|| "spill-bench.tmp".to_owned()));
-    let total = arguments.next().map_or(256, |text| text.parse::<u64>().unwrap()) * MIB;
-    let generation = arguments.next().map_or(8192, |text| text.parse().unwrap());
-    if let Some(classes) = arguments.next() {
-        let kib = arguments.next().map_or(256, |text| text.parse().unwrap());
-        memory(&root, total, classes.parse().unwrap(), kib, generation);
-        drop(std::fs::remove_dir_all(&root));
-        return;
+    let arguments = std::env::args().skip(1).collect::<Vec<_>>();
+    let [what, root, mib, rest @ ..] = &arguments[..] else { panic!("spill-bench append|backlog|memory DIRECTORY MIB [GENERATION_KIB]") };
+    let (root, total) = (Path::new(root).join("spill-bench.tmp"), mib.parse::<u64>().unwrap() * MIB);
+    let number = |index: usize, default: u64| rest.get(index).map_or(default, |text| text.parse().unwrap());
+    let generation = number(0, 8192);
+    match what.as_str() {
+        "append" => {
+            for (kib, every) in [(64, 8), (64, 1), (256, 1), (16, 4), (4, 16)] {
+                compare(&root, kib * 1024, every, total, generation);
+            }
+        }
+        "backlog" => backlog(&root, total),
+        "memory" => memory(&root, total, u8::try_from(number(1, 1)).unwrap(), number(2, 256), generation),
+        other => panic!("append, backlog or memory, not {other}"),
     }
-    for (kib, every) in [(64, 8), (64, 1), (256, 1), (16, 4), (4, 16)] {
-        compare(&root, kib * 1024, every, total, generation);
-    }
-    backlog(&root, total * 4);
     drop(std::fs::remove_dir_all(&root));
 }
 
@@ -143,11 +145,10 @@ fn compare(root: &Path, size: u64, every: u64, total: u64, generation: u64) {
     let payload = (n * size) as f64;
     let rate = |time: Duration| payload / time.as_secs_f64() / MIB as f64;
     println!(
-        "frames of {:3} KiB, sync each {every:2}: bare log {:6.1} MiB/s, spill {:6.1} MiB/s, ratio {:.2}; written {:.2}x payload (by the store's count {:.2}x); RSS {} MiB",
+        "frame_kib={} sync_every={every} bare_mib_s={:.1} spill_mib_s={:.1} written={:.3} store_written={:.3} rss_mib={}",
         size / 1024,
         rate(log_time),
         rate(spill_time),
-        log_time.as_secs_f64() / spill_time.as_secs_f64(),
         spill_bytes as f64 / payload,
         store.usage().written_bytes as f64 / payload,
         resident("VmRSS:")
@@ -197,7 +198,7 @@ fn backlog(root: &Path, total: u64) {
     store.close().unwrap();
     let begun = Instant::now();
     let mut store = RotatingStore::open(root, Options::new(2 * total)).unwrap();
-    println!("backlog of {} MiB: opened in {:?}, RSS {} MiB", total / MIB, begun.elapsed(), resident("VmRSS:"));
+    print!("backlog_mib={} opened_ms={} rss_mib={}", total / MIB, begun.elapsed().as_millis(), resident("VmRSS:"));
     let (begun, mut after, mut read) = (Instant::now(), EntryId::ZERO, 0u64);
     while let Some(found) = store.read(after).unwrap() {
         (after, read) = (found.id, read + 1);
@@ -207,6 +208,6 @@ fn backlog(root: &Path, total: u64) {
     }
     store.release(&[release(count)]).unwrap();
     let rate = total as f64 / begun.elapsed().as_secs_f64() / MIB as f64;
-    println!("drained at {rate:.0} MiB/s; left on disk {} KiB; peak RSS {} MiB", store.usage().disk_bytes / 1024, resident("VmHWM:"));
+    println!(" drained_mib_s={rate:.0} left_kib={} peak_rss_mib={}", store.usage().disk_bytes / 1024, resident("VmHWM:"));
     assert_eq!(read, count);
 }

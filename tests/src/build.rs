@@ -53,3 +53,14 @@ pub fn release_binaries() -> Result<PathBuf> {
     ensure!(status.success(), "the binaries do not build");
     Ok(target.context("no target directory")?.join("release"))
 }
+
+/// Builds the comparison of the spill with a bare log as the agent ships, and answers where it is.
+///
+/// # Errors
+/// When it does not build.
+pub fn spill_bench() -> Result<PathBuf> {
+    let mut command = cargo()?;
+    let status = command.args(["build", "--quiet", "--release", "-p", "spillway-spill", "--example", "spill-bench"]).status();
+    ensure!(status.context("cannot run cargo")?.success(), "the comparison with a bare log does not build");
+    Ok(target_dir()?.join("release/examples/spill-bench"))
+}

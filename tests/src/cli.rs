@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::bench::fleet::FleetOptions;
 use crate::bench::retention::RetentionOptions;
+use crate::bench::spill::SpillOptions;
 use crate::bench::throughput::ThroughputOptions;
 
 /// The workbench of Spillway: see it work, run Kafka to play with, test everything.
@@ -168,6 +169,16 @@ pub enum BenchCommand {
                             ./lab bench retention --minutes 60 --outage-minutes 50 --retention-minutes 10      as the documentation has it"
     )]
     Retention(RetentionOptions),
+    /// The spill: appending beside a bare fsynced log, bytes written to the disk, and the agent with a backlog of 4 GiB
+    ///
+    /// First the spill's store and a bare log of segments take turns at appending frames to the same disk. Then the release build of the agent stands
+    /// between two Kafka clusters: it is cut off, filled and drained some times, and then killed with -9 with a large backlog and started again.
+    /// Prints rates, bytes written against payload, time to start, resident memory, and what is left on the disk after each drain. A report, not
+    /// a test: the exit code is 0 whatever the figures say, unless records are lost, duplicated or out of order.
+    #[command(after_help = "Examples:\n  ./lab bench spill                    everything; needs 15 GB of disk\n  \
+                            ./lab bench spill --quick            a first impression\n  \
+                            ./lab bench spill --without-agent    without Kafka, while working on the store")]
+    Spill(SpillOptions),
 }
 
 /// `lab kafka …`

@@ -7,9 +7,10 @@
 //! | [`latency`] | how old records are at the centre, at a fixed rate |
 //! | [`fleet`] | many sites at one collector |
 //! | [`retention`] | an outage that is longer than the source keeps its records |
+//! | [`spill`] | the spill beside a bare log, and the agent with a backlog |
 //! | [`contestant`] | Spillway and MirrorMaker 2 as something that can be started and measured |
 //! | [`workload`] | the records |
-//! | [`usage`] | processor time and memory of a process |
+//! | [`usage`] | processor time and memory of a process, disk of a directory |
 //! | [`progress`] | how far the centre is, sampled |
 //! | [`report`] | medians, ratios and the tables |
 
@@ -19,6 +20,7 @@ pub mod latency;
 pub mod progress;
 pub mod report;
 pub mod retention;
+pub mod spill;
 pub mod throughput;
 pub mod usage;
 pub mod workload;

@@ -1,6 +1,8 @@
-//! Processor time and memory of processes, as Linux counts them.
+//! Processor time and memory of processes, and disk of directories, as Linux counts them.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -50,6 +52,18 @@ pub fn threads(pid: u32) -> Result<u64> {
     status_field(pid, "Threads:")
 }
 
+/// Bytes that the files below a directory take on the disk. What vanishes meanwhile takes none.
+#[must_use]
+pub fn disk_bytes(path: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    let one = |path: PathBuf| match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => disk_bytes(&path),
+        Ok(metadata) => metadata.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.filter_map(Result::ok).map(|entry| one(entry.path())).sum()
+}
+
 fn status_bytes(pid: u32, field: &str) -> Result<u64> {
     status_field(pid, field).map(|kib| kib * 1024)
 }
@@ -87,5 +101,17 @@ mod tests {
         assert!(resident > 0 && peak_memory_bytes(pid).unwrap() >= resident);
         assert!(threads(pid).unwrap() >= 1);
         cpu_time(pid).unwrap();
+    }
+
+    #[test]
+    fn files_of_all_directories_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("below")).unwrap();
+        for file in ["one", "below/two"] {
+            fs::write(dir.path().join(file), vec![1; 100_000]).unwrap();
+        }
+        let found = disk_bytes(dir.path());
+        assert!((200_000..300_000).contains(&found), "{found}");
+        assert_eq!(disk_bytes(&dir.path().join("none")), 0);
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::flow::{PARTITIONS, Reader};
 use crate::bench::contestant::{self, MirrorMaker};
-use crate::bench::usage::{memory_bytes, peak_memory_bytes};
+use crate::bench::usage::{disk_bytes, memory_bytes, peak_memory_bytes};
 use crate::client::Client;
 use crate::demo::table::{bytes_text, count_text};
 use crate::java::Tuning;
@@ -192,35 +192,4 @@ fn start_spillway(binaries: &Path, source: &Client, centre: &Client, spill_max_b
     stage.agent.config.set("spill.max_bytes", format!("{}KiB", spill_max_bytes / 1024));
     stage.start()?;
     Ok((stage, spill))
-}
-
-/// Bytes that the files below a directory take on the disk. What vanishes meanwhile takes none.
-#[must_use]
-pub fn disk_bytes(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
-    let Ok(entries) = std::fs::read_dir(path) else { return 0 };
-    let one = |path: PathBuf| match path.symlink_metadata() {
-        Ok(metadata) if metadata.is_dir() => disk_bytes(&path),
-        Ok(metadata) => metadata.blocks() * 512,
-        Err(_) => 0,
-    };
-    entries.filter_map(Result::ok).map(|entry| one(entry.path())).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    #[test]
-    fn files_of_all_directories_are_counted() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("below")).unwrap();
-        for file in ["one", "below/two"] {
-            std::fs::write(dir.path().join(file), vec![1; 100_000]).unwrap();
-        }
-        let found = disk_bytes(dir.path());
-        assert!((200_000..300_000).contains(&found), "{found}");
-        assert_eq!(disk_bytes(&dir.path().join("none")), 0);
-    }
 }

@@ -71,8 +71,7 @@ impl Writer {
             thread.join().map_err(|_| anyhow!("the writer panicked"))??;
         }
         self.shared.producer.flush(FLUSH_LIMIT)?;
-        let (records, partitions) = (self.records(), u64::from(PARTITIONS.unsigned_abs()));
-        Ok((0..partitions).map(|partition| (records + partitions - 1 - partition) / partitions).collect())
+        Ok(by_partition(self.records()))
     }
 }
 
@@ -84,16 +83,12 @@ impl Drop for Writer {
 
 impl Writing {
     fn write(&self, bytes_per_second: u64) -> Result<()> {
-        let (started, partitions) = (Instant::now(), u64::from(PARTITIONS.unsigned_abs()));
-        let mut written = 0_u64;
+        let (started, mut written) = (Instant::now(), 0_u64);
         while !self.stop.load(Ordering::Relaxed) {
             let due_bytes = started.elapsed().as_micros() * u128::from(bytes_per_second) / 1_000_000;
             let due = u64::try_from(due_bytes)? / VALUE_BYTES as u64;
             while written < due {
-                let partition = i32::try_from(written % partitions)?;
-                let value = value(partition, written / partitions);
-                let record = NewRecord { value: Some(value), timestamp_ms: Some(now_ms()), ..NewRecord::default() };
-                self.producer.send(&self.topic, partition, &record)?;
+                send(&self.producer, &self.topic, written)?;
                 written += 1;
                 self.records.store(written, Ordering::Relaxed);
             }
@@ -101,6 +96,33 @@ impl Writing {
         }
         Ok(())
     }
+}
+
+/// Writes the records of these numbers as fast as the source takes them, in turn to each partition.
+///
+/// # Errors
+/// When it does not take them.
+pub fn write(source: &Client, topic: &str, numbers: std::ops::Range<u64>) -> Result<()> {
+    let producer = source.clone().with("linger.ms", "20").producer()?;
+    for number in numbers {
+        send(&producer, topic, number)?;
+    }
+    producer.flush(FLUSH_LIMIT)
+}
+
+/// How many of the first `records` each partition has.
+#[must_use]
+pub fn by_partition(records: u64) -> Vec<u64> {
+    let partitions = u64::from(PARTITIONS.unsigned_abs());
+    (0..partitions).map(|partition| (records + partitions - 1 - partition) / partitions).collect()
+}
+
+/// The n-th record of all partitions together.
+fn send(producer: &LoadProducer, topic: &str, number: u64) -> Result<()> {
+    let partitions = u64::from(PARTITIONS.unsigned_abs());
+    let partition = i32::try_from(number % partitions)?;
+    let value = value(partition, number / partitions);
+    producer.send(topic, partition, &NewRecord { value: Some(value), timestamp_ms: Some(now_ms()), ..NewRecord::default() })
 }
 
 /// Reads a remote topic as it grows. Dropping it ends it.
@@ -153,5 +175,17 @@ impl Reading {
             let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
             self.ledger.lock().unwrap_or_else(PoisonError::into_inner).note(message.partition(), message.payload());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_go_to_the_partitions_in_turn() {
+        assert_eq!(by_partition(0), [0, 0, 0, 0]);
+        assert_eq!(by_partition(6), [2, 2, 1, 1]);
+        assert_eq!(by_partition(8).iter().sum::<u64>(), 8);
     }
 }
