@@ -29,15 +29,15 @@ pub struct Cli {
 pub enum Command {
     /// Watch records travel from an edge Kafka to a central one, exactly once, over a link that is cut
     ///
-    /// Starts two brokers, the real agent and collector and a link between them, writes sensor telemetry, cuts the link once,
-    /// and compares both sides record for record. Exits with 1 unless nothing was lost, duplicated or out of order. Everything
-    /// is removed at the end, also by Ctrl-C.
+    /// Starts two brokers, the real agent and collector and a link between them, writes sensor telemetry, cuts the link for some seconds and
+    /// then for so long that the agent writes to its spill, and compares both sides record for record. Exits with 1 unless nothing was lost,
+    /// duplicated or out of order, and the spill was used and has given its disk back. Everything is removed at the end, also by Ctrl-C.
     Demo {
         /// Use real Apache Kafka (needs Java 17 and Maven) in place of the embedded brokers
         #[arg(long)]
         kafka: bool,
         /// How long records are written
-        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=3600))]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(20..=3600))]
         seconds: u64,
         /// Records a second
         #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=200_000))]

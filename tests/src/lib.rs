@@ -14,6 +14,7 @@
 //! | [`relay`] | the link: a UDP relay that can be cut, delayed, moved, and made a bad one |
 //! | [`tcp_relay`] | the link of whoever speaks Kafka's protocol to the centre |
 //! | [`shim`] | sets the clock of one process, or makes its disk slow |
+//! | [`mod@spill_dir`] | the files of a spill: whether it holds anything, and damage |
 //! | [`oracle`] | judges whether the centre holds what the source holds, and whether offset syncs tell the truth |
 //! | [`metrics`], [`spill_status`] | reads the admin endpoint of a binary |
 //! | [`shapes`] | records of every shape |
@@ -45,6 +46,7 @@ pub mod relay;
 pub mod shapes;
 pub mod shim;
 pub mod smoke;
+pub mod spill_dir;
 pub mod spill_status;
 pub mod stage;
 pub mod tcp_relay;

@@ -96,7 +96,8 @@ pub fn judge(source: &Client, centre: &Client, site: &str, topics: &[&str]) -> R
     Ok(report)
 }
 
-/// Waits until the local group of `site` has committed the end of every partition of `topics`: everything is at the centre and acknowledged.
+/// Waits until the local group of `site` has committed the end of every partition of `topics`: everything is at the centre and acknowledged, or
+/// durable in the agent's spill.
 ///
 /// # Errors
 /// When it is not so within `limit`; the message says how far it is.

@@ -21,6 +21,8 @@ use crate::oracle::{Report, judge, wait_drained};
 use crate::ports::free_port;
 use crate::reaper::{Reaper, scratch_dir};
 use crate::relay::Relay;
+use crate::spill_dir;
+use crate::wait::wait_until;
 use config_file::ConfigFile;
 use pki::{Identity, Pki};
 use program::Program;
@@ -126,13 +128,22 @@ impl Stage {
         &self.dir
     }
 
-    /// Waits until the local group has committed the end of every partition of `topics`: everything is at the centre and
+    /// Where the agent's spill is.
+    #[must_use]
+    pub fn spill_dir(&self) -> PathBuf {
+        self.dir.join("agent-spill")
+    }
+
+    /// Waits until the local group has committed the end of every partition of `topics` and the spill is empty: everything is at the centre and
     /// acknowledged.
     ///
     /// # Errors
     /// When it is not so within `limit`; the message says how far it is.
     pub fn wait_drained(&mut self, topics: &[&str], limit: Duration) -> Result<()> {
-        wait_drained(&self.source, &self.site, topics, limit)
+        wait_drained(&self.source, &self.site, topics, limit)?;
+        // The group is past what is durable here.
+        let spill = self.spill_dir();
+        wait_until("the spill is drained", limit, || Ok(spill_dir::is_empty(&spill)))
     }
 
     /// Compares source and centre.

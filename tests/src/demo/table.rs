@@ -1,8 +1,8 @@
 //! The result of the demo as a table.
 
 use std::fmt;
-use std::time::Duration;
 
+use super::cuts::Cut;
 use super::tail::Percentiles;
 use crate::oracle::Report;
 use crate::relay::Traffic;
@@ -16,10 +16,14 @@ pub struct Outcome {
     pub raw_bytes: u64,
     /// What passed the link.
     pub traffic: Traffic,
-    /// How long the link was cut.
-    pub cut: Duration,
-    /// From the end of the cut until the backlog was worked off.
-    pub catch_up: Duration,
+    /// When the link was cut.
+    pub cuts: Vec<Cut>,
+    /// The most records that the spill was seen to hold.
+    pub spilled_records: u64,
+    /// Bytes written to the spill.
+    pub spill_written_bytes: u64,
+    /// What the drained spill has left on the disk.
+    pub spill_left_bytes: u64,
     /// Latency of all records.
     pub all: Percentiles,
     /// Latency of the records written while the link was up and no backlog was left.
@@ -27,10 +31,10 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Nothing lost, duplicated, out of order or altered, and the link really was cut.
+    /// Nothing lost, duplicated, out of order or altered, and the link really was cut, and the spill used.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.report.is_exact() && self.report.source_records > 0 && self.traffic.cut_packets > 0
+        self.report.is_exact() && self.report.source_records > 0 && self.traffic.cut_packets > 0 && self.spilled_records > 0
     }
 }
 
@@ -51,10 +55,16 @@ impl fmt::Display for Outcome {
             &bytes_text(wire),
             &format!("both directions, with UDP and IP headers: 1/{} of raw", ratio_text(self.raw_bytes, wire)),
         )?;
-        let cut = format!("{:.1} s", self.cut.as_secs_f64());
-        let dropped =
-            format!("{} packets dropped, caught up {:.1} s later", count_text(self.traffic.cut_packets), self.catch_up.as_secs_f64());
-        row("link was cut for", &cut, &dropped)?;
+        for cut in &self.cuts {
+            let length = format!("{:.1} s", cut.length().as_secs_f64());
+            row("link was cut for", &length, &format!("caught up {:.1} s later", cut.catch_up().as_secs_f64()))?;
+        }
+        let note = format!(
+            "records at most; {} written, {} left on the disk",
+            bytes_text(self.spill_written_bytes),
+            bytes_text(self.spill_left_bytes)
+        );
+        row("in the spill", &count_text(self.spilled_records), &note)?;
         row("latency, link up", &latency_text(self.link_up), "p50 / p99, CreateTime to readable at the centre")?;
         row("latency, all", &latency_text(self.all), "p50 / p99, with what waited for the link")?;
         for example in &report.examples {
@@ -63,7 +73,7 @@ impl fmt::Display for Outcome {
         let verdict = if self.is_good() {
             "every record arrived exactly once, in order"
         } else if self.report.is_exact() {
-            "every record arrived, but the link was not cut: this run proves nothing"
+            "every record arrived, but the link was not cut, or the spill not used: this run proves nothing"
         } else {
             "the centre does not hold what the edge holds"
         };

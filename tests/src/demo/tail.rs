@@ -73,14 +73,18 @@ impl Tail {
         self.shared.measuring.store(true, Ordering::Relaxed);
     }
 
-    /// The latencies of all records, and of those not created within `cut`.
+    /// The latencies of all records, and of those not created within one of `waited`.
     ///
     /// # Errors
     /// When nothing was measured.
-    pub fn latencies(&self, cut: Range<i64>) -> Result<(Percentiles, Percentiles)> {
+    pub fn latencies(&self, waited: &[Range<i64>]) -> Result<(Percentiles, Percentiles)> {
         let samples = self.shared.samples.lock().unwrap_or_else(PoisonError::into_inner);
         let all = samples.iter().map(|(_, latency)| *latency).collect();
-        let link_up = samples.iter().filter(|(created, _)| !cut.contains(created)).map(|(_, latency)| *latency).collect();
+        let link_up = samples
+            .iter()
+            .filter(|(created, _)| !waited.iter().any(|range| range.contains(created)))
+            .map(|(_, latency)| *latency)
+            .collect();
         Ok((percentiles(all).context("nothing was measured")?, percentiles(link_up).context("nothing was measured while the link was up")?))
     }
 }

@@ -187,8 +187,7 @@ fn start_spillway(binaries: &Path, source: &Client, centre: &Client, spill_max_b
     let (source, centre) = (source.clone(), centre.clone());
     let mut stage = Stage::new(StageOptions { site: SITE.to_owned(), source, centre, include: vec![TOPIC.to_owned()], collectors: 1 })?;
     contestant::as_shipped(&mut stage, binaries)?;
-    let spill = stage.dir().join("spill");
-    stage.agent.config.set("spill.dir", spill.display().to_string());
+    let spill = stage.spill_dir();
     stage.agent.config.set("spill.max_bytes", format!("{}KiB", spill_max_bytes / 1024));
     stage.start()?;
     Ok((stage, spill))

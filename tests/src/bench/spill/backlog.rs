@@ -110,8 +110,7 @@ impl Rig {
         let reader = Reader::start(&centre, &remote)?;
         let mut stage = Stage::new(StageOptions { site: SITE.to_owned(), source, centre, include: vec![TOPIC.to_owned()], collectors: 1 })?;
         as_shipped(&mut stage, binaries)?;
-        let spill = stage.dir().join("spill");
-        stage.agent.config.set("spill.dir", spill.display().to_string());
+        let spill = stage.spill_dir();
         stage.agent.config.set("spill.max_bytes", format!("{}MiB", sizes.backlog_mib.max(sizes.cycle_mib) * 5 / 4 + 256));
         // How fast it drains is measured, not how long it waits before it dials.
         stage.agent.config.set("link.redial_max", "1s");
