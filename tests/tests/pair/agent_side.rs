@@ -120,7 +120,8 @@ impl AgentSide {
     }
 
     fn open(&mut self, index: u32) {
-        let source = LaneSource { partition: partition(index), topic_id: TopicId([1; 16]), partition_count: PARTITIONS, born: false };
+        let source =
+            LaneSource { partition: partition(index), topic_id: TopicId([1; 16]), partition_count: PARTITIONS, born: false, past: false };
         let open = self.ledger.open(source).unwrap();
         if self.connected {
             self.announcements.push_back(open);
