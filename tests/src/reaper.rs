@@ -1,7 +1,7 @@
 //! A small helper process that outlives the lab by a moment and cleans up after it.
 //!
 //! However the lab ends (return, panic, Ctrl-C, kill -9), the kernel closes the pipe between the two. The reaper then kills
-//! the processes that are still on its list and removes the scratch directory. It is plain `sh`, so nothing has to be built for
+//! the processes that are still on its list, unmounts what is mounted in the scratch directory and removes it. It is plain `sh`, so nothing has to be built for
 //! it, and it ignores the signals of the terminal.
 
 use std::io::Write as _;
@@ -24,6 +24,9 @@ while read -r line; do
   esac
 done
 for p in $pids; do kill -9 "$p" 2>/dev/null; done
+while read -r _ at _; do
+  case $at in "$1"/*) umount -l "$at" 2>/dev/null ;; esac
+done </proc/mounts
 if [ -e "$1/keep-logs" ]; then
   find "$1" -type f ! -name '*.log' ! -name '*.toml' -exec rm -f {} + 2>/dev/null
   find "$1" -depth -type d -exec rmdir {} \; 2>/dev/null

@@ -3,6 +3,7 @@
 //! `docs/spill-format.md` has the layout. Frames are in generations, directories `g` and twelve digits, which are deleted as a whole.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
 use rand::Rng as _;
@@ -10,6 +11,7 @@ use rand::rngs::StdRng;
 
 /// Where a generation keeps its frames.
 const PAYLOAD: &str = "sled";
+const DATABASE: &str = "db";
 
 /// Files without content that counts.
 const EMPTY: [&str; 2] = ["lock", "slack"];
@@ -39,7 +41,14 @@ pub fn has_frames(root: &Path) -> bool {
     let file_bytes = |path: PathBuf| path.metadata().map_or(0, |metadata| metadata.len());
     generations(root)
         .iter()
-        .any(|generation| file_bytes(generation.join("index")) > 0 || file_bytes(generation.join(PAYLOAD).join("db")) > 0)
+        .any(|generation| file_bytes(generation.join("index")) > 0 || file_bytes(generation.join(PAYLOAD).join(DATABASE)) > 0)
+}
+
+/// Whether frames were written after `since`.
+#[must_use]
+pub fn is_written(root: &Path, since: SystemTime) -> bool {
+    let written = |path: PathBuf| path.metadata().and_then(|metadata| metadata.modified()).is_ok_and(|modified| modified > since);
+    generations(root).iter().any(|generation| written(generation.join(PAYLOAD).join(DATABASE)))
 }
 
 /// All files below a directory that have content, relative to it, in order.
@@ -160,6 +169,8 @@ mod tests {
         let dir = spill();
         assert!(!is_empty(dir.path()) && has_frames(dir.path()));
         assert_eq!(files(dir.path()).len(), 4);
+        let later = SystemTime::now() + std::time::Duration::from_secs(60);
+        assert!(is_written(dir.path(), SystemTime::UNIX_EPOCH) && !is_written(dir.path(), later));
         std::fs::write(dir.path().join("g000000000007/sled/db"), b"").unwrap();
         std::fs::write(dir.path().join("g000000000007/index"), b"").unwrap();
         assert!(!is_empty(dir.path()) && !has_frames(dir.path()));

@@ -12,12 +12,14 @@ use clap::Parser as _;
 use spillway_broker::{ApiKey, Broker, BrokerOptions, Door, ResponseError};
 use spillway_collector::cli::{Cli, Command};
 use spillway_collector::server::Server;
+use spillway_config::units::ByteSize;
 use spillway_config::{AgentConfig, CollectorConfig};
 use spillway_link::{Identity, IdentityFiles, Role};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::disk::{Medium, SmallDisk};
 use super::load::{Load, MIXED, Plan, TRANSACTIONAL};
 use super::player::Player;
 use super::scene::{Pace, Reach, SITE, Scene};
@@ -25,16 +27,25 @@ use super::schedule::{EMBEDDED_FAULTS, Kind, Schedule, Step, embedded_cast};
 use super::tally::Tally;
 use super::witness::Witness;
 use crate::client::Client;
+use crate::metrics::get;
 use crate::oracle::syncs::{check_syncs_rise, compare_syncs, read_syncs};
 use crate::oracle::{Report, judge, remote_topic, wait_drained};
 use crate::ports::free_port;
+use crate::reaper::scratch_dir;
 use crate::relay::Relay;
+use crate::spill_dir;
+use crate::spill_status::{SpillState, SpillStatus};
+use crate::wait::wait_until;
 
 /// Few partitions and a thin flow: the faults are what takes the time.
 const PLAN: Plan = Plan { mixed: 3, transactional: 2, compacted: 0, rate: 60, large_every: u64::MAX };
 
 /// Committed records, at least.
 const RECORDS: u64 = 300;
+
+/// Size of the spill, the least there is; and of the disk that it is on, in MiB.
+const SPILL_MAX: ByteSize = ByteSize::from_mib(8);
+const SPILL_DISK_MIB: u64 = 12;
 
 /// Until the last record is at the centre once the last fault has passed.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
@@ -93,21 +104,22 @@ pub fn run(seed: u64, certificates: &Certificates, brokers: &Handle, mut tell: i
     let (mut scene, mut load) = InsideScene::start(certificates, brokers, seed)?;
     let mut player = Player::new(&mut scene);
     let played = player.play(&schedule, |_, step, _| tell(step));
-    let tally = player.tally().clone();
+    let (tally, notes) = (player.tally().clone(), player.notes().join("\n"));
     // The writers end in any case, or they would outlive the schedule.
     let written = load.finish(RECORDS);
     played?;
     ensure!(tally.total() >= EMBEDDED_FAULTS, "only {} faults happened", tally.total());
     let (written, _) = written?;
     let topics = [MIXED, TRANSACTIONAL];
-    wait_drained(&scene.source, SITE, &topics, DRAIN_LIMIT)?;
+    wait_drained(&scene.source, SITE, &topics, DRAIN_LIMIT).with_context(|| notes.clone())?;
+    wait_until("the spill is drained", DRAIN_LIMIT, || Ok(spill_dir::is_empty(&scene.spill))).with_context(|| notes.clone())?;
     scene.check()?;
     let samples = scene.witness.finish()?;
     // They have done their work; what is left of them would only take time from other schedules.
     scene.agent = None;
     scene.collectors = [None, None];
     let report = judge(&scene.source, &scene.central, SITE, &topics)?;
-    ensure!(report.is_exact(), "{report}");
+    ensure!(report.is_exact(), "{report}\n{notes}");
     ensure!(report.source_records == written, "{written} records were written: {report}");
     let syncs = read_syncs(&scene.central, SITE)?;
     check_syncs_rise(&syncs)?;
@@ -153,7 +165,13 @@ struct InsideScene {
     edge: Broker,
     centre: Broker,
     brokers: Handle,
-    dir: tempfile::TempDir,
+    /// Where the spill is, if it can be mounted.
+    disk: Option<SmallDisk>,
+    spill: PathBuf,
+    dir: Dir,
+    /// Whether the agent is started with a spill that takes nothing.
+    refuses: bool,
+    admin: u16,
     tls: [String; 2],
     injected: u64,
 }
@@ -176,7 +194,10 @@ impl InsideScene {
         let (source, central) = (patient(&edge), patient(&centre));
         let mut load = Load::prepare(&source, PLAN, seed)?;
         let ports = [address()?, address()?];
-        let witness = Witness::new(&source, &central, SITE, &PLAN.topics())?;
+        let dir = scratch_dir("schedule")?;
+        let spill = dir.join("spill");
+        let disk = SmallDisk::mount(&spill, SPILL_DISK_MIB, Medium::Memory);
+        let witness = Witness::new(&source, &central, SITE, &PLAN.topics(), &spill)?;
         let mut scene = Self {
             agent: None,
             collectors: [None, None],
@@ -189,25 +210,30 @@ impl InsideScene {
             edge,
             centre,
             brokers: brokers.clone(),
-            dir: tempfile::tempdir()?,
+            dir: Dir(dir),
+            disk,
+            spill,
+            refuses: false,
+            admin: free_port()?,
             tls: [certificates.tls(SITE), certificates.tls("server")],
             injected: 0,
         };
         scene.start_collector(0)?;
         scene.start_collector(1)?;
-        scene.start_agent()?;
+        scene.run_agent()?;
         load.start();
         Ok((scene, load))
     }
 
-    fn start_agent(&mut self) -> Result<()> {
+    fn run_agent(&mut self) -> Result<()> {
         let door = self.brokers.block_on(self.edge.open_door(free_port()?))?;
-        let path = self.dir.path().join("agent.toml");
+        let path = self.dir.0.join("agent.toml");
         let text = format!(
-            "site = '{SITE}'\n[collector]\naddress = '{}'\n{}[admin]\nlisten = 'off'\n[kafka]\nbootstrap_servers = '{}'\n\
+            "site = '{SITE}'\n[collector]\naddress = '{}'\n{}[admin]\nlisten = '127.0.0.1:{}'\n[kafka]\nbootstrap_servers = '{}'\n\
              [kafka.librdkafka]\n\"reconnect.backoff.max.ms\" = 200\n[link]\nframe_linger = '5ms'\n[spill]\ndir = 'spill'\n",
             self.relay.address(),
             self.tls[0],
+            self.admin,
             door.bootstrap()
         );
         std::fs::write(&path, text)?;
@@ -218,6 +244,12 @@ impl InsideScene {
         config.link.redial_max = Duration::from_millis(50);
         config.kafka.commit_interval = Duration::from_millis(100);
         config.topics.refresh_interval = Duration::from_millis(1000);
+        // Cuts that memory bridges are to be met as well.
+        config.spill.after = Duration::from_millis(400);
+        config.spill.sync_interval = Duration::from_millis(10);
+        config.spill.max_bytes = Some(SPILL_MAX);
+        config.spill.min_free_disk = if self.refuses { ByteSize::from_mib(1 << 20) } else { ByteSize::from_bytes(0) };
+        self.wait_unlocked()?;
         let runtime = runtime("agent")?;
         let task = runtime.spawn(Box::pin(async move {
             match spillway_agent::service::run(config, CancellationToken::new()).await {
@@ -231,7 +263,7 @@ impl InsideScene {
 
     fn start_collector(&mut self, index: usize) -> Result<()> {
         let door = self.brokers.block_on(self.centre.open_door(free_port()?))?;
-        let path = self.dir.path().join(format!("collector-{index}.toml"));
+        let path = self.dir.0.join(format!("collector-{index}.toml"));
         let text = format!(
             "[listen]\naddress = '{}'\n{}[admin]\nlisten = 'off'\n[kafka]\nbootstrap_servers = '{}'\n\
              [kafka.librdkafka]\n\"reconnect.backoff.max.ms\" = 200\n[transactions]\ninterval = '50ms'\n[topics]\nseparator = '.'\n",
@@ -263,6 +295,12 @@ impl InsideScene {
         }));
         self.collectors[index] = Some(Running { runtime: Some(runtime), task, door: Some(door) });
         Ok(())
+    }
+
+    /// Waits until the one that was killed has left its spill: its threads may run for a moment.
+    fn wait_unlocked(&self) -> Result<()> {
+        let Ok(lock) = std::fs::File::open(self.spill.join("lock")) else { return Ok(()) };
+        wait_until("the killed agent has left its spill", PORT_LIMIT, || Ok(lock.try_lock().is_ok()))
     }
 
     fn inject(&mut self, salt: u64) -> Result<()> {
@@ -305,6 +343,9 @@ impl Scene for InsideScene {
             quiet: Duration::from_millis(120),
             markers: Duration::ZERO,
             recovery: Duration::from_secs(60),
+            outage_max: Duration::from_millis(600),
+            drain_delay: Duration::from_millis(30),
+            fills: false,
         }
     }
 
@@ -328,7 +369,7 @@ impl Scene for InsideScene {
     fn begin(&mut self, step: &Step) -> Result<()> {
         self.injected = self.centre.faults().injected();
         match step.kind {
-            Kind::KillAgent => self.agent.take().context("the agent was not running")?.kill(),
+            Kind::KillAgent => self.kill_agent()?,
             Kind::KillCollector => self.collectors[self.current].take().context("the collector was not running")?.kill(),
             Kind::Move => {
                 self.current = 1 - self.current;
@@ -342,7 +383,18 @@ impl Scene for InsideScene {
                 let api = usize::try_from(step.salt % 4).ok().and_then(|index| apis.get(index)).copied();
                 self.centre.faults().unanswer_next(api.unwrap_or(ApiKey::EndTxn));
             }
-            Kind::SetClock | Kind::Cut | Kind::NewAddress | Kind::Lose | Kind::Double | Kind::Reorder | Kind::Corrupt => {
+            Kind::SetClock
+            | Kind::Cut
+            | Kind::NewAddress
+            | Kind::Lose
+            | Kind::Double
+            | Kind::Reorder
+            | Kind::Corrupt
+            | Kind::Outage
+            | Kind::KillSpilling
+            | Kind::KillDraining
+            | Kind::FullDisk
+            | Kind::DamagedSpill => {
                 bail!("{} is not this scene's affair", step.kind)
             }
         }
@@ -351,7 +403,7 @@ impl Scene for InsideScene {
 
     fn end(&mut self, kind: Kind) -> Result<()> {
         match kind {
-            Kind::KillAgent => self.start_agent()?,
+            Kind::KillAgent => self.run_agent()?,
             Kind::KillCollector => self.start_collector(self.current)?,
             Kind::KillLeader => self.brokers.block_on(self.centre.resume())?,
             Kind::ShrinkIsr | Kind::LoseAnswer => self.wait_injected()?,
@@ -359,6 +411,7 @@ impl Scene for InsideScene {
             // That the other collector has the site shows in records that arrive: the link leads to no other.
             Kind::Move => {}
             Kind::SetClock | Kind::Cut | Kind::NewAddress | Kind::Lose | Kind::Double | Kind::Reorder | Kind::Corrupt => {}
+            Kind::Outage | Kind::KillSpilling | Kind::KillDraining | Kind::FullDisk | Kind::DamagedSpill => {}
         }
         Ok(())
     }
@@ -370,5 +423,49 @@ impl Scene for InsideScene {
             ensure!(!running.task.is_finished(), "{name} has ended by itself");
         }
         Ok(())
+    }
+
+    fn spill_dir(&self) -> &Path {
+        &self.spill
+    }
+
+    fn kill_agent(&mut self) -> Result<()> {
+        self.agent.take().context("the agent was not running")?.kill();
+        Ok(())
+    }
+
+    fn start_agent(&mut self) -> Result<()> {
+        self.run_agent()
+    }
+
+    fn fill_disk(&mut self, full: bool) -> Result<()> {
+        match (&self.disk, full) {
+            (Some(disk), true) => disk.fill(),
+            (Some(disk), false) => disk.free(),
+            (None, _) => {
+                self.refuses = full;
+                self.kill_agent()?;
+                self.run_agent()
+            }
+        }
+    }
+
+    fn is_spill_full(&mut self) -> Result<bool> {
+        // It may just be starting.
+        let status = get(self.admin, "/status").ok().and_then(|answer| SpillStatus::parse(&answer.body).ok());
+        Ok(status.is_some_and(|spill| matches!(spill.state, SpillState::Full | SpillState::Trouble)))
+    }
+
+    fn excuse(&mut self) -> Result<()> {
+        self.witness.excuse()
+    }
+}
+
+/// The directory of a schedule, which goes with it: there are thousands.
+struct Dir(PathBuf);
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
     }
 }

@@ -30,10 +30,11 @@ const WEATHER_SHARE: u16 = 60;
 /// Plays schedules.
 #[derive(Debug)]
 pub struct Player<'s, S> {
-    scene: &'s mut S,
+    pub(super) scene: &'s mut S,
     tally: Tally,
     /// A fault that stays while the next one happens, and the link's counters before it.
     lasting: Option<(Kind, Traffic)>,
+    notes: Vec<String>,
 }
 
 /// What was arranged before a fault.
@@ -45,12 +46,21 @@ struct Arranged {
 impl<'s, S: Scene> Player<'s, S> {
     /// A player for a scene in which records flow.
     pub fn new(scene: &'s mut S) -> Self {
-        Self { scene, tally: Tally::default(), lasting: None }
+        Self { scene, tally: Tally::default(), lasting: None, notes: Vec::new() }
     }
 
     /// What has happened so far.
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// What else there is to know about what happened, to understand a failure.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    pub(super) fn note(&mut self, what: String) {
+        self.notes.push(what);
     }
 
     /// Plays all steps, and tells each before it is played.
@@ -75,6 +85,11 @@ impl<'s, S: Scene> Player<'s, S> {
             self.end_lasting()?;
             return self.begin_lasting(step);
         }
+        if step.kind.spills() {
+            self.outage(step)?;
+            self.tally.note(step.kind, Moment::Any);
+            return self.end_lasting();
+        }
         let arranged = self.arrange(step.moment, pace)?;
         let traffic = self.scene.relay().traffic();
         self.begin(step)?;
@@ -87,7 +102,7 @@ impl<'s, S: Scene> Player<'s, S> {
     }
 
     /// Waits until something is committed that was not before.
-    fn wait_for_flow(&mut self) -> Result<()> {
+    pub(super) fn wait_for_flow(&mut self) -> Result<()> {
         let pace = self.scene.pace();
         let deadline = Instant::now() + pace.recovery;
         let mut from = None;

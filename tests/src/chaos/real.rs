@@ -1,6 +1,7 @@
 //! Chaos on Apache Kafka: two brokers at the edge, three and a controller at the centre, the real binaries, the link of the lab.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
+use super::disk::{Medium, SmallDisk};
 use super::load::{Load, MIXED, Plan, TWENTY};
 use super::player::Player;
 use super::scene::{Pace, Reach, SITE, Scene};
@@ -21,6 +23,7 @@ use crate::oracle::syncs::{check_syncs_rise, compare_syncs, read_syncs};
 use crate::oracle::{Report, remote_topic};
 use crate::reaper::Reaper;
 use crate::shim::{Purpose, Shim};
+use crate::spill_status::{SpillState, SpillStatus};
 use crate::stage::{Stage, StageOptions};
 use crate::wait::wait_until;
 
@@ -29,6 +32,16 @@ const MESSAGE_MAX: &str = "4000000";
 
 /// Between two samples of the witness.
 const SAMPLE_PAUSE: Duration = Duration::from_millis(500);
+
+/// Size of the disk of the spill, in MiB.
+const SPILL_DISK_MIB: u64 = 64;
+
+/// Most bytes of the spill. Its files have an eighth of it, so that a disk that is filled is soon noticed.
+const SPILL_MAX: &str = "16MiB";
+
+/// What the agent leaves free of its disk; and more than any disk has, for a spill that takes nothing.
+const NO_RESERVE: &str = "0B";
+const ALL_RESERVED: &str = "1TiB";
 
 /// Until the last record is at the centre once the last fault has passed.
 const DRAIN_LIMIT: Duration = Duration::from_secs(600);
@@ -113,6 +126,7 @@ fn play(options: RealOptions, started: Instant) -> Result<Outcome> {
     load.start();
     let watch = Watch::start(&scene.stage)?;
     scene.failed = Some(Arc::clone(&watch.failed));
+    scene.witness = Some(Arc::clone(&watch.witness));
     let tally = play_rounds(&mut scene, first, &cast, |line, tally| {
         let (written, _) = load.written();
         println!("{:>5} s {:>9} records {:>4} faults  {line}", started.elapsed().as_secs(), written, tally.total());
@@ -136,6 +150,7 @@ fn play_rounds(scene: &mut RealScene, first: Schedule, cast: &Cast, mut tell: im
             tell(&format!("{} {}", step.kind, step.moment), &all);
         });
         tally.add(player.tally());
+        player.notes().iter().for_each(|note| println!("        {note}"));
         played?;
         let missing = tally.missing(cast);
         if missing.is_empty() {
@@ -164,6 +179,7 @@ fn finish(scene: &mut RealScene, watch: Watch, tally: Tally, aborted: u64, seed:
 
 /// The witness in a thread of its own.
 struct Watch {
+    witness: Arc<Mutex<Witness>>,
     stop: Arc<AtomicBool>,
     failed: Arc<Mutex<Option<String>>>,
     thread: JoinHandle<Result<u64>>,
@@ -171,20 +187,21 @@ struct Watch {
 
 impl Watch {
     fn start(stage: &Stage) -> Result<Self> {
-        let mut witness = Witness::new(&stage.source, &stage.centre, SITE, &TWENTY.topics())?;
+        let witness = Witness::new(&stage.source, &stage.centre, SITE, &TWENTY.topics(), &stage.spill_dir())?;
+        let witness = Arc::new(Mutex::new(witness));
         let (stop, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
-        let (stopped, told) = (Arc::clone(&stop), Arc::clone(&failed));
+        let (stopped, told, looking) = (Arc::clone(&stop), Arc::clone(&failed), Arc::clone(&witness));
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                if let Err(error) = witness.look() {
+                if let Err(error) = looking.lock().unwrap_or_else(PoisonError::into_inner).look() {
                     *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{error:#}"));
                     return Err(error);
                 }
                 std::thread::sleep(SAMPLE_PAUSE);
             }
-            witness.finish()
+            looking.lock().unwrap_or_else(PoisonError::into_inner).finish()
         });
-        Ok(Self { stop, failed, thread })
+        Ok(Self { witness, stop, failed, thread })
     }
 
     fn finish(self) -> Result<u64> {
@@ -206,6 +223,10 @@ struct RealScene {
     /// The broker whose disk is slow, and its delayed writes before; or the clock's readings before.
     lasting: Option<(usize, i64)>,
     failed: Option<Arc<Mutex<Option<String>>>>,
+    witness: Option<Arc<Mutex<Witness>>>,
+    spill: PathBuf,
+    /// Where the spill is, if it can be mounted.
+    disk: Option<SmallDisk>,
 }
 
 impl RealScene {
@@ -232,6 +253,15 @@ impl RealScene {
         // A dead connection has to be noticed soon, or the run would wait most of its time.
         stage.agent.config.set("link.idle_timeout", "5s");
         stage.agent.config.set("link.keep_alive", "1s");
+        let spill = stage.spill_dir();
+        let disk = SmallDisk::mount(&spill, SPILL_DISK_MIB, Medium::Ext4);
+        println!(
+            "the spill is on {}",
+            if disk.is_some() { "an ext4 of 64 MiB" } else { "this disk: there is no right to mount a small one" }
+        );
+        for (key, value) in [("spill.after", "1s"), ("spill.max_bytes", SPILL_MAX), ("spill.min_free_disk", NO_RESERVE)] {
+            stage.agent.config.set(key, value);
+        }
         let clock = Shim::new(&stage.dir().join("clock"), Purpose::Clock)?;
         for (key, value) in clock.environment() {
             stage.agent.set_env(&key, &value);
@@ -239,7 +269,7 @@ impl RealScene {
         stage.start()?;
         let reader = |isolation| centre.config().set("isolation.level", isolation).create::<BaseConsumer>();
         let (committed, all) = (reader("read_committed")?, reader("read_uncommitted")?);
-        Ok(Self { stage, central, _edge: edge, clock, current: 0, committed, all, lasting: None, failed: None })
+        Ok(Self { stage, central, _edge: edge, clock, current: 0, committed, all, lasting: None, failed: None, witness: None, spill, disk })
     }
 
     fn reach_of(&self, topic: &str, partition: i32) -> Option<Reach> {
@@ -291,6 +321,9 @@ impl Scene for RealScene {
             quiet: Duration::from_millis(600),
             markers: Duration::from_millis(200),
             recovery: Duration::from_secs(180),
+            outage_max: Duration::from_secs(8),
+            drain_delay: Duration::from_millis(100),
+            fills: true,
         }
     }
 
@@ -312,7 +345,7 @@ impl Scene for RealScene {
     fn begin(&mut self, step: &Step) -> Result<()> {
         let Step { kind, salt, .. } = *step;
         match kind {
-            Kind::KillAgent => ensure!(self.stage.agent.kill(), "the agent was not running"),
+            Kind::KillAgent => self.kill_agent()?,
             Kind::KillCollector => ensure!(self.collector()?.kill(), "the collector was not running"),
             Kind::Move => {
                 self.current = 1 - self.current;
@@ -332,7 +365,18 @@ impl Scene for RealScene {
                 self.lasting = Some((0, self.clock.clock_reads()?));
                 self.clock.set_clock(off_s * 1000 + 1)?;
             }
-            Kind::LoseAnswer | Kind::Cut | Kind::NewAddress | Kind::Lose | Kind::Double | Kind::Reorder | Kind::Corrupt => {
+            Kind::LoseAnswer
+            | Kind::Cut
+            | Kind::NewAddress
+            | Kind::Lose
+            | Kind::Double
+            | Kind::Reorder
+            | Kind::Corrupt
+            | Kind::Outage
+            | Kind::KillSpilling
+            | Kind::KillDraining
+            | Kind::FullDisk
+            | Kind::DamagedSpill => {
                 anyhow::bail!("{kind} is not this scene's affair")
             }
         }
@@ -360,6 +404,7 @@ impl Scene for RealScene {
                 self.clock.set_clock(0)?;
             }
             Kind::LoseAnswer | Kind::Cut | Kind::NewAddress | Kind::Lose | Kind::Double | Kind::Reorder | Kind::Corrupt => {}
+            Kind::Outage | Kind::KillSpilling | Kind::KillDraining | Kind::FullDisk | Kind::DamagedSpill => {}
         }
         Ok(())
     }
@@ -380,5 +425,41 @@ impl Scene for RealScene {
         .collect();
         ensure!(down.is_empty(), "ended by themselves: {down:?}");
         Ok(())
+    }
+
+    fn spill_dir(&self) -> &Path {
+        &self.spill
+    }
+
+    fn kill_agent(&mut self) -> Result<()> {
+        ensure!(self.stage.agent.kill(), "the agent was not running");
+        Ok(())
+    }
+
+    fn start_agent(&mut self) -> Result<()> {
+        self.stage.agent.start()
+    }
+
+    fn fill_disk(&mut self, full: bool) -> Result<()> {
+        match (&self.disk, full) {
+            (Some(disk), true) => disk.fill(),
+            (Some(disk), false) => disk.free(),
+            (None, _) => {
+                self.stage.agent.config.set("spill.min_free_disk", if full { ALL_RESERVED } else { NO_RESERVE });
+                self.kill_agent()?;
+                self.start_agent()
+            }
+        }
+    }
+
+    fn is_spill_full(&mut self) -> Result<bool> {
+        // It may just be starting.
+        let status = SpillStatus::of(&self.stage.agent);
+        Ok(status.is_ok_and(|spill| matches!(spill.state, SpillState::Full | SpillState::Trouble)))
+    }
+
+    fn excuse(&mut self) -> Result<()> {
+        let witness = self.witness.as_ref().context("nobody watches the local group")?;
+        witness.lock().unwrap_or_else(PoisonError::into_inner).excuse()
     }
 }

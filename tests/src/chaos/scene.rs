@@ -1,5 +1,6 @@
 //! Where a schedule is played: real processes on real Kafka, or everything in this process.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -25,6 +26,12 @@ pub struct Pace {
     pub markers: Duration,
     /// Until records arrive again after a fault.
     pub recovery: Duration,
+    /// Longest time for which an outage goes on once frames are in the spill.
+    pub outage_max: Duration,
+    /// Delay of each direction with which a drain begins that shall be met.
+    pub drain_delay: Duration,
+    /// Whether so much flows that what an open spill has reserved is soon used up.
+    pub fills: bool,
 }
 
 /// How far the watched partition of the centre reaches.
@@ -78,4 +85,38 @@ pub trait Scene {
     /// # Errors
     /// When it is.
     fn check(&mut self) -> Result<()>;
+
+    /// The directory of the agent's spill.
+    fn spill_dir(&self) -> &Path;
+
+    /// `kill -9` of the agent.
+    ///
+    /// # Errors
+    /// When it was not running.
+    fn kill_agent(&mut self) -> Result<()>;
+
+    /// Starts the agent that was killed.
+    ///
+    /// # Errors
+    /// When it does not start.
+    fn start_agent(&mut self) -> Result<()>;
+
+    /// Takes all room of the spill's disk, or gives it back. Without the right to mount a small one, the agent is started with a limit that
+    /// says the same.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    fn fill_disk(&mut self, full: bool) -> Result<()>;
+
+    /// Whether the agent says that its spill takes nothing.
+    ///
+    /// # Errors
+    /// When it does not tell.
+    fn is_spill_full(&mut self) -> Result<bool>;
+
+    /// The agent is stopped and its spill is about to be damaged: what the local group claims now may be read again.
+    ///
+    /// # Errors
+    /// When the site's Kafka does not answer.
+    fn excuse(&mut self) -> Result<()>;
 }

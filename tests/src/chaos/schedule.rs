@@ -40,6 +40,16 @@ pub enum Kind {
     SetClock,
     /// The centre carries a request out, and the answer is lost.
     LoseAnswer,
+    /// The link is cut until the agent writes to its spill, and for some time more.
+    Outage,
+    /// The same, and `kill -9` of the agent meanwhile.
+    KillSpilling,
+    /// `kill -9` of the agent while its spill drains.
+    KillDraining,
+    /// The disk of the spill is full while the link is cut.
+    FullDisk,
+    /// Files of the spill are damaged while the agent is stopped.
+    DamagedSpill,
 }
 
 /// When, in the life of a transaction, a fault comes.
@@ -84,7 +94,7 @@ pub struct Schedule {
 
 impl Kind {
     /// All kinds, in the order of the table.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::KillAgent,
         Self::KillCollector,
         Self::Move,
@@ -99,12 +109,26 @@ impl Kind {
         Self::Reorder,
         Self::Corrupt,
         Self::LoseAnswer,
+        Self::Outage,
+        Self::KillSpilling,
+        Self::KillDraining,
+        Self::FullDisk,
+        Self::DamagedSpill,
     ];
+
+    /// Those that need the agent to spill.
+    pub const OF_SPILL: [Self; 5] = [Self::Outage, Self::KillSpilling, Self::KillDraining, Self::FullDisk, Self::DamagedSpill];
 
     /// Whether it stays while the next fault happens.
     #[must_use]
     pub fn lasts(self) -> bool {
         matches!(self, Self::Lose | Self::Double | Self::Reorder | Self::Corrupt | Self::SlowDisk | Self::SetClock)
+    }
+
+    /// Whether it needs the agent to spill.
+    #[must_use]
+    pub fn spills(self) -> bool {
+        Self::OF_SPILL.contains(&self)
     }
 
     /// Whether it can be aimed at a moment of a transaction.
@@ -136,6 +160,11 @@ pub fn full_cast() -> Cast {
         (Kind::Double, Moment::Any, 2),
         (Kind::Reorder, Moment::Any, 2),
         (Kind::Corrupt, Moment::Any, 2),
+        (Kind::Outage, Moment::Any, 5),
+        (Kind::KillSpilling, Moment::Any, 4),
+        (Kind::KillDraining, Moment::Any, 4),
+        (Kind::FullDisk, Moment::Any, 3),
+        (Kind::DamagedSpill, Moment::Any, 4),
     ];
     for moment in Moment::OF_TRANSACTION {
         cast.extend([
@@ -159,7 +188,7 @@ pub fn short_cast() -> Cast {
 #[must_use]
 pub fn embedded_cast(seed: u64) -> Cast {
     // Kills most often; there is no clock of the agent alone within one process.
-    const WEIGHTS: [(Kind, usize); 13] = [
+    const WEIGHTS: [(Kind, usize); 18] = [
         (Kind::KillAgent, 5),
         (Kind::KillCollector, 5),
         (Kind::Move, 3),
@@ -173,6 +202,11 @@ pub fn embedded_cast(seed: u64) -> Cast {
         (Kind::ShrinkIsr, 2),
         (Kind::SlowDisk, 1),
         (Kind::LoseAnswer, 3),
+        (Kind::Outage, 3),
+        (Kind::KillSpilling, 2),
+        (Kind::KillDraining, 2),
+        (Kind::FullDisk, 1),
+        (Kind::DamagedSpill, 2),
     ];
     let mut rng = StdRng::seed_from_u64(seed);
     let kinds: Vec<Kind> = WEIGHTS.iter().flat_map(|(kind, weight)| std::iter::repeat_n(*kind, *weight)).collect();
@@ -224,6 +258,11 @@ impl fmt::Display for Kind {
             Self::SlowDisk => "slow disk",
             Self::SetClock => "agent's clock set",
             Self::LoseAnswer => "answer of the centre lost",
+            Self::Outage => "outage until it spills",
+            Self::KillSpilling => "agent killed, spilling",
+            Self::KillDraining => "agent killed, draining",
+            Self::FullDisk => "disk of the spill full",
+            Self::DamagedSpill => "files of the spill damaged",
         })
     }
 }
@@ -268,9 +307,14 @@ mod tests {
     #[test]
     fn the_full_cast_meets_what_was_promised() {
         let schedule = Schedule::draw(1, &full_cast());
-        for (kind, least) in
-            [(Kind::KillAgent, 20), (Kind::KillCollector, 20), (Kind::KillLeader, 5), (Kind::Move, 10), (Kind::ShrinkIsr, 2)]
-        {
+        for (kind, least) in [
+            (Kind::KillAgent, 20),
+            (Kind::KillCollector, 20),
+            (Kind::KillLeader, 5),
+            (Kind::Move, 10),
+            (Kind::ShrinkIsr, 2),
+            (Kind::DamagedSpill, 4),
+        ] {
             assert!(count(&schedule, |step| step.kind == kind) >= least, "{kind}");
         }
         for moment in Moment::OF_TRANSACTION {

@@ -3,8 +3,12 @@
 //! A sample is what the group has committed, and after that the end of the site's progress partition, open transactions included: whatever the
 //! agent was told stands below that end. The sample is good when a *committed* position below that end covers each of the group's offsets.
 //! A position that comes later proves nothing. That takes as long as the markers of the centre's transactions take.
+//!
+//! What is durable in the agent's spill may be claimed too. So a sample is taken only while the spill is empty; what is claimed while it is not, or when
+//! it is damaged, is excused from then on, up to the offset that was claimed.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -16,6 +20,8 @@ use spillway_proto::SiteName;
 use spillway_proto::progress::{self, Position, ProgressKey};
 
 use crate::client::Client;
+use crate::spill_dir;
+use crate::wait::poll_until;
 
 /// How long the site's Kafka may take to tell the group's offsets.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
@@ -32,6 +38,7 @@ type Place = (String, i32);
 /// The witness of one site.
 pub struct Witness {
     site: String,
+    spill: PathBuf,
     places: TopicPartitionList,
     group: BaseConsumer,
     /// Asked for the end of the progress partition, open transactions included.
@@ -49,11 +56,11 @@ impl std::fmt::Debug for Witness {
 }
 
 impl Witness {
-    /// A witness for `topics` with their partition counts.
+    /// A witness for `topics` with their partition counts, and an agent whose spill is in `spill`.
     ///
     /// # Errors
     /// When a client cannot be made.
-    pub fn new(source: &Client, centre: &Client, site: &str, topics: &[(&str, i32)]) -> Result<Self> {
+    pub fn new(source: &Client, centre: &Client, site: &str, topics: &[(&str, i32)], spill: &Path) -> Result<Self> {
         let mut places = TopicPartitionList::new();
         for (topic, partitions) in topics {
             for partition in 0..*partitions {
@@ -62,6 +69,7 @@ impl Witness {
         }
         Ok(Self {
             site: site.to_owned(),
+            spill: spill.to_owned(),
             places,
             group: source.config().set("group.id", format!("spillway-{site}")).create()?,
             ends: centre.config().set("isolation.level", "read_uncommitted").create()?,
@@ -77,19 +85,41 @@ impl Witness {
     /// When the group was past the centre.
     pub fn look(&mut self) -> Result<()> {
         if let Some(partition) = self.find()? {
+            let empty = spill_dir::is_empty(&self.spill);
             if self.book.pending.len() < PENDING_MAX
-                && let Ok(committed) = self.group.committed_offsets(self.places.clone(), REQUEST_LIMIT)
+                && let Some(claims) = self.claims()
                 && let Ok((_, end)) = self.ends.fetch_watermarks(progress::TOPIC, partition, REQUEST_LIMIT)
             {
-                let claims = committed.elements().into_iter().filter_map(|element| match element.offset() {
-                    Offset::Offset(offset) => Some(((element.topic().to_owned(), element.partition()), offset)),
-                    _ => None,
-                });
-                self.book.sample(claims.collect(), end);
+                // It may have begun meanwhile.
+                if empty && spill_dir::is_empty(&self.spill) {
+                    self.book.sample(claims, end);
+                } else {
+                    self.book.excuse(claims);
+                }
             }
             self.read(Duration::ZERO)?;
         }
         Ok(())
+    }
+
+    /// Excuses what is claimed now. The agent is stopped.
+    ///
+    /// # Errors
+    /// When the site's Kafka does not answer.
+    pub fn excuse(&mut self) -> Result<()> {
+        let claims = poll_until(SETTLE_LIMIT, || Ok(self.claims()))?.context("the local group's offsets cannot be had")?;
+        self.book.excuse(claims);
+        Ok(())
+    }
+
+    /// What the group has committed; `None` when it cannot be told.
+    fn claims(&self) -> Option<BTreeMap<Place, i64>> {
+        let committed = self.group.committed_offsets(self.places.clone(), REQUEST_LIMIT).ok()?;
+        let claim = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
+            Offset::Offset(offset) => Some(((element.topic().to_owned(), element.partition()), offset)),
+            _ => None,
+        };
+        Some(committed.elements().into_iter().filter_map(claim).collect())
     }
 
     /// Settles all samples and says how many there were.
@@ -154,6 +184,8 @@ struct Book {
     positions: BTreeMap<Place, i64>,
     pending: Vec<Sample>,
     settled: u64,
+    /// Claims up to here need nothing at the centre.
+    excused: BTreeMap<Place, i64>,
 }
 
 #[derive(Debug)]
@@ -165,7 +197,20 @@ struct Sample {
 }
 
 impl Book {
+    fn excuse(&mut self, claims: BTreeMap<Place, i64>) {
+        for (place, offset) in claims {
+            let excused = self.excused.entry(place).or_insert(offset);
+            *excused = offset.max(*excused);
+        }
+    }
+
     fn sample(&mut self, mut claims: BTreeMap<Place, i64>, end: i64) {
+        let all = claims.len();
+        claims.retain(|place, offset| self.excused.get(place).is_none_or(|excused| excused < offset));
+        if claims.is_empty() && all > 0 {
+            // Nothing that could be wrong.
+            return;
+        }
         claims.retain(|place, offset| self.positions.get(place).is_none_or(|position| position < offset));
         // Offset 0 claims nothing.
         claims.retain(|_, offset| *offset > 0);
@@ -216,5 +261,17 @@ mod tests {
         assert_eq!((book.settled, book.pending.len()), (2, 0), "covered by what was on its way");
         book.sample([(place(0), 121)].into(), 12);
         assert!(book.committed(12, place(0), 130).is_err(), "committed after the group had claimed it");
+    }
+
+    #[test]
+    fn what_was_in_the_spill_is_excused_and_nothing_beyond_it() {
+        let mut book = Book::default();
+        book.excuse([(place(0), 100)].into());
+        book.excuse([(place(0), 90)].into());
+        book.sample([(place(0), 100)].into(), 4);
+        assert_eq!((book.settled, book.pending.len()), (0, 0), "it proves nothing");
+        book.sample([(place(0), 101), (place(1), 5)].into(), 4);
+        assert_eq!(book.pending.len(), 1);
+        assert!(book.committed(4, place(1), 5).is_err(), "committed after the group had claimed it");
     }
 }
