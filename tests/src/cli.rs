@@ -109,8 +109,8 @@ pub enum Command {
     },
     /// Carry records with an agent as it ships, also one for another processor under an emulator
     ///
-    /// Embedded brokers, a collector and the link run here. Writes records of all shapes, cuts the link, kills the agent with -9, and
-    /// compares both sides record for record. Prints the agent's size and idle memory, and exits with 1 if those are too large, or
+    /// Embedded brokers, a collector and the link run here. Writes records of all shapes, cuts the link, kills the agent with -9, lets it spill
+    /// and drain through another kill, lets it drain what the agent of this machine has spilled, and compares both sides record for record. Prints the agent's size and idle memory, and exits with 1 if those are too large, or
     /// unless nothing was lost, duplicated or out of order. `cross/smoke` calls this.
     Smoke {
         /// The agent

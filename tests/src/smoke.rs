@@ -1,14 +1,18 @@
 //! `lab smoke`: an agent as it ships, mostly one for another processor under an emulator, carries records from one embedded broker to
-//! another through a cut of the link and a `kill -9`.
+//! another through a cut of the link, a `kill -9`, and outages that it bridges with its spill; one of these spills is written by the agent of
+//! this machine and drained by the other.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::EmbeddedCluster;
 use crate::demo::load::Load;
 use crate::shapes::{Shapes, seed};
+use crate::spill_dir;
+use crate::spill_status::SpillStatus;
+use crate::stage::program::binary;
 use crate::stage::{Stage, StageOptions};
 use crate::telemetry::TOPICS;
 use crate::wait::wait_until;
@@ -40,6 +44,13 @@ const SETTLE: Duration = Duration::from_secs(5);
 const CUT: Duration = Duration::from_secs(7);
 const IDLE_TIMEOUT: &str = "5s";
 
+/// The spill begins so soon, that the outages can be short; and its size: that of its files is an eighth of it.
+const SPILL_AFTER: &str = "2s";
+const SPILL_MAX: &str = "16MiB";
+
+/// How long an outage goes on once frames are in the spill.
+const SPILLING: Duration = Duration::from_secs(4);
+
 /// Between two faults, and until the last record is at the centre.
 const FLOW_LIMIT: Duration = Duration::from_secs(120);
 
@@ -69,7 +80,9 @@ pub fn run(agent: &Path, runner: &str) -> Result<bool> {
     stage.agent.replace_binary(&agent, &runner);
     stage.agent.config.set("link.idle_timeout", IDLE_TIMEOUT);
     stage.agent.config.set("link.keep_alive", "1s");
-    let played = play(&mut stage, !runner.is_empty());
+    stage.agent.config.set("spill.after", SPILL_AFTER);
+    stage.agent.config.set("spill.max_bytes", SPILL_MAX);
+    let played = play(&mut stage, &agent, &runner);
     if played.is_err() {
         crate::reaper::Reaper::global()?.keep_logs();
     }
@@ -79,7 +92,8 @@ pub fn run(agent: &Path, runner: &str) -> Result<bool> {
     Ok(exact)
 }
 
-fn play(stage: &mut Stage, emulated: bool) -> Result<bool> {
+fn play(stage: &mut Stage, agent: &Path, runner: &[String]) -> Result<bool> {
+    let emulated = !runner.is_empty();
     stage.start()?;
     std::thread::sleep(SETTLE);
     let idle = Resident::of(stage)?;
@@ -107,11 +121,17 @@ fn play(stage: &mut Stage, emulated: bool) -> Result<bool> {
     std::thread::sleep(Duration::from_secs(1));
     stage.agent.start()?;
     flows(stage)?;
+    spill_and_drain(stage)?;
+    drain_what_this_machine_spilled(stage, agent, runner)?;
     load.stop()?;
 
     let topics: Vec<&str> = TOPICS.iter().map(|topic| topic.name).chain([SHAPES]).collect();
     stage.wait_drained(&topics, FLOW_LIMIT)?;
-    println!("  then        {}, after a cut of {} s, a reconnect and a kill -9", Resident::of(stage)?.describe(emulated), CUT.as_secs());
+    println!(
+        "  then        {}, after a cut of {} s, a reconnect, kills with -9 and two spills",
+        Resident::of(stage)?.describe(emulated),
+        CUT.as_secs()
+    );
     let status = stage.agent.terminate()?;
     ensure!(status.success(), "the agent did not end well: {status}");
     let report = stage.judge(&topics)?;
@@ -119,6 +139,56 @@ fn play(stage: &mut Stage, emulated: bool) -> Result<bool> {
     let idle = idle.of_agent(emulated);
     ensure!(idle <= IDLE_MAX_BYTES, "the idle agent has {idle} bytes resident, more than {IDLE_MAX_BYTES}");
     Ok(report.is_exact() && report.source_records > u64::from(SHAPES_RECORDS.unsigned_abs()))
+}
+
+/// Cuts the link until the agent has spilled, kills it with -9, and lets the next one drain what it finds.
+fn spill_and_drain(stage: &mut Stage) -> Result<()> {
+    cut_until_spilled(stage)?;
+    ensure!(stage.agent.kill(), "the agent was not running when it was to be killed");
+    stage.agent.start()?;
+    let found = drain(stage)?;
+    println!("  spill       {found} records outlived a kill -9 and were drained");
+    Ok(())
+}
+
+/// The same with the agent of this machine, whose spill the agent under test drains.
+fn drain_what_this_machine_spilled(stage: &mut Stage, agent: &Path, runner: &[String]) -> Result<()> {
+    ensure!(stage.agent.kill(), "the agent was not running when it was to be replaced");
+    stage.agent.replace_binary(&binary("spillway-agent")?, &[]);
+    stage.agent.start()?;
+    flows(stage)?;
+    cut_until_spilled(stage)?;
+    ensure!(stage.agent.kill(), "this machine's agent was not running when it was to be killed");
+    stage.agent.replace_binary(agent, runner);
+    stage.agent.start()?;
+    let found = drain(stage)?;
+    println!("  spill       {found} records that this machine's agent had spilled were drained");
+    Ok(())
+}
+
+fn cut_until_spilled(stage: &Stage) -> Result<()> {
+    let spill = stage.spill_dir();
+    stage.relay.set_cut(true);
+    // What was acknowledged before the cut is released meanwhile. What is written after that stays.
+    std::thread::sleep(Duration::from_secs(1));
+    let since = SystemTime::now();
+    wait_until("the agent spills", FLOW_LIMIT, || Ok(spill_dir::is_written(&spill, since)))?;
+    std::thread::sleep(SPILLING);
+    Ok(())
+}
+
+/// Restores the link for an agent that was just started with a full spill, and waits until that is empty. Answers the records that it found.
+fn drain(stage: &Stage) -> Result<u64> {
+    let mut found = 0;
+    wait_until("the agent finds its spill", FLOW_LIMIT, || {
+        found = SpillStatus::of(&stage.agent).map_or(0, |spill| spill.records);
+        Ok(found > 0)
+    })?;
+    stage.relay.set_cut(false);
+    flows(stage)?;
+    let spill = stage.spill_dir();
+    wait_until("the spill is drained", FLOW_LIMIT, || Ok(spill_dir::is_empty(&spill)))?;
+    Ok(found)
 }
 
 /// Waits until records written from now on arrive.
