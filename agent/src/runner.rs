@@ -131,7 +131,8 @@ pub struct Ended {
 /// # Errors
 /// When going on would lose or duplicate data, or the site's Kafka cannot be read for good. Trouble that may pass is waited out.
 pub async fn run(parts: Parts, stop: CancellationToken) -> Result<Ended, Error> {
-    Runner::new(parts).run(stop).await
+    // On the heap: the books are large, and whoever waits for this keeps them on its stack else.
+    Box::pin(Runner::new(parts).run(stop)).await
 }
 
 struct Runner {

@@ -160,5 +160,5 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<Ended, 
     let listening = admin.as_ref().map(AdminServer::address);
     let on_ready: Box<dyn FnOnce() + Send> = Box::new(move || notify::ready("spillway-agent", listening, None));
     let parts = Parts { config, link, consumer, source, survey, budget, spill, metrics, board, on_ready: Some(on_ready) };
-    Ok(runner::run(parts, stop).await?)
+    Ok(Box::pin(runner::run(parts, stop)).await?)
 }

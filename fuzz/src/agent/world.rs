@@ -175,8 +175,13 @@ impl World {
     }
 
     fn open(&mut self, index: usize) {
-        let source =
-            LaneSource { partition: partition(index), topic_id: TopicId([1; 16]), partition_count: PARTITIONS as u32, born: false };
+        let source = LaneSource {
+            partition: partition(index),
+            topic_id: TopicId([1; 16]),
+            partition_count: PARTITIONS as u32,
+            born: false,
+            outlived_by: None,
+        };
         let open = self.ledger.open(source).expect("few lanes");
         assert_eq!(open.lane.0 as usize, self.lanes.len(), "lanes are numbered");
         self.lanes.push(index);

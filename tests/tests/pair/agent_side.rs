@@ -120,8 +120,13 @@ impl AgentSide {
     }
 
     fn open(&mut self, index: u32) {
-        let source =
-            LaneSource { partition: partition(index), topic_id: TopicId([1; 16]), partition_count: PARTITIONS, born: false, past: false };
+        let source = LaneSource {
+            partition: partition(index),
+            topic_id: TopicId([1; 16]),
+            partition_count: PARTITIONS,
+            born: false,
+            outlived_by: None,
+        };
         let open = self.ledger.open(source).unwrap();
         if self.connected {
             self.announcements.push_back(open);
