@@ -15,7 +15,7 @@ use spillway_link::{Explanation, LinkClient};
 use spillway_proto::close::CloseCode;
 use spillway_proto::codec::DecodeError;
 use spillway_proto::frame::Section;
-use spillway_proto::{NextOffset, TopicPartition};
+use spillway_proto::{NextOffset, TopicPartition, limits};
 use spillway_spill::EntryId;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -154,6 +154,8 @@ struct Runner {
     sending: usize,
     /// What the source was told last: how long a frame waits once it has caught up.
     linger: Duration,
+    /// The largest raw frame that the session allows, in bytes.
+    largest_raw: usize,
     /// Partitions that wait for the next look at the topics to get a new lane.
     reopen: BTreeSet<TopicPartition>,
     refresh_asked: Option<Instant>,
@@ -206,6 +208,7 @@ impl Runner {
             away_since: now,
             sending: 0,
             linger: parts.config.link.frame_linger,
+            largest_raw: limits::MAX_FRAME_RAW_BYTES,
             reopen: BTreeSet::new(),
             refresh_asked: None,
             questions: VecDeque::new(),

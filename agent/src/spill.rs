@@ -114,5 +114,5 @@ pub fn open(config: &AgentConfig, shares: &Shares) -> Result<Option<SpillParts>,
     let keeper = Keeper::start(store, KeeperLimits { commit, ..KeeperLimits::default() }, move |event| drop(tell.blocking_send(event)));
     let limits = SpoolLimits { after_bytes: spill.after_bytes.as_usize(), after: spill.after, drain_bytes: shares.drain_bytes };
     let keeper = keeper.map_err(Error::Thread)?;
-    Ok(Some(SpillParts { keeper, events, last, partitions, usage, max_bytes, limits, classify: classify(config) }))
+    Ok(Some(SpillParts { events, keeper, last, partitions, usage, max_bytes, limits, classify: classify(config) }))
 }

@@ -49,6 +49,8 @@ pub enum Command {
     Read(EntryId),
     /// This is at the centre.
     Release(Vec<Release>),
+    /// Forget what is not confirmed; answered by [`Event::TakenBack`]. What of it is stored nevertheless comes to light when it is read.
+    TakeBack,
     /// Note durably what was released so far.
     Persist,
     /// Tell what is known of a partition, with everything that was given before.
@@ -65,6 +67,8 @@ pub enum Event {
         /// The newest entry.
         last: EntryId,
     },
+    /// The answer to [`Command::TakeBack`]: nothing that was not confirmed before will be.
+    TakenBack,
     /// The answer to [`Command::Read`]; `None`: there is no further entry.
     Read(Option<StoredEntry>),
     /// The answer to [`Command::Tell`].
@@ -113,6 +117,9 @@ impl Keeper {
             retry_pause: limits.retry_pause,
             reads: VecDeque::new(),
             retry: None,
+            tidy: None,
+            persists: false,
+            tells: VecDeque::new(),
             usage: None,
             full: None,
             is_in_trouble: false,
@@ -151,7 +158,13 @@ struct Work<S, T> {
     queue: Queue,
     commit: GroupCommit,
     reads: VecDeque<EntryId>,
+    /// Appending is tried again.
     retry: Option<Instant>,
+    /// Deleting is tried again.
+    tidy: Option<Instant>,
+    /// What was released has to be noted durably before anything more is told of partitions.
+    persists: bool,
+    tells: VecDeque<TopicPartition>,
     retry_pause: Duration,
     usage: Option<Usage>,
     full: Option<Full>,
@@ -161,7 +174,7 @@ struct Work<S, T> {
 impl<S: SpillStore, T: FnMut(Event)> Work<S, T> {
     fn run(mut self, commands: &Receiver<Command>) {
         loop {
-            let due = [self.commit.due(), self.retry].into_iter().flatten().min();
+            let due = [self.commit.due(), self.retry, self.tidy].into_iter().flatten().min();
             let wait = due.map_or(self.retry_pause, |due| due.saturating_duration_since(Instant::now()));
             match commands.recv_timeout(wait) {
                 Ok(command) => self.take(command),
@@ -184,34 +197,56 @@ impl<S: SpillStore, T: FnMut(Event)> Work<S, T> {
             Command::Append(entry) => self.queue.push(entry),
             Command::Read(after) => self.reads.push_back(after),
             Command::Release(releases) => {
-                let outcome = self.store.release(&releases);
-                self.note(outcome);
+                self.release(&releases);
                 if self.full.is_some() && !self.is_in_trouble {
                     // There may be room now.
                     self.retry = None;
                 }
             }
-            Command::Persist => {
-                let outcome = self.store.persist();
-                self.note(outcome);
+            Command::TakeBack => {
+                self.confirm();
+                self.queue.clear();
+                (self.tell)(Event::TakenBack);
             }
+            Command::Persist => self.persists = true,
             Command::Tell(partition) => {
+                self.tells.push_back(partition);
                 self.work();
-                if self.commit.due().is_some() {
-                    self.sync();
-                }
-                let (spans, released) = (self.store.spans(&partition), self.store.released(&partition));
-                (self.tell)(Event::Known { partition, spans, released });
             }
+        }
+    }
+
+    /// Gives space back. What cannot be deleted is tried again; it does not keep frames from being appended.
+    fn release(&mut self, releases: &[Release]) {
+        self.tidy = None;
+        if let Err(error) = self.store.release(releases) {
+            tracing::warn!(%error, "the spill cannot give all of its space back; trying again");
+            self.tidy = Some(Instant::now() + self.retry_pause);
+        }
+    }
+
+    /// Tells of partitions, with everything that was given before.
+    fn tell_partitions(&mut self) {
+        if self.persists {
+            if let Err(error) = self.store.persist() {
+                return self.note(Err(error));
+            }
+            self.persists = false;
+        }
+        if !self.tells.is_empty() && self.commit.due().is_some() {
+            self.sync();
+        }
+        for partition in std::mem::take(&mut self.tells) {
+            let (spans, released) = (self.store.spans(&partition), self.store.released(&partition));
+            (self.tell)(Event::Known { partition, spans, released });
         }
     }
 
     fn work(&mut self) {
         let now = Instant::now();
-        if self.retry.take_if(|retry| *retry <= now).is_some() {
-            // What could not be deleted is tried again.
-            let outcome = self.store.release(&[]);
-            self.note(outcome);
+        let retry = self.retry.take_if(|retry| *retry <= now).is_some();
+        if self.tidy.take_if(|tidy| *tidy <= now).is_some() || retry {
+            self.release(&[]);
         }
         // A store that takes nothing can still be read.
         if self.retry.is_none() {
@@ -221,6 +256,9 @@ impl<S: SpillStore, T: FnMut(Event)> Work<S, T> {
             self.sync();
         }
         self.confirm();
+        if self.retry.is_none() || !self.persists {
+            self.tell_partitions();
+        }
         self.read();
         self.report();
     }
@@ -233,7 +271,8 @@ impl<S: SpillStore, T: FnMut(Event)> Work<S, T> {
     }
 
     fn append(&mut self, now: Instant) {
-        let mut full = None;
+        // As long as nothing is tried, nothing is known to have changed.
+        let mut full = if self.queue.next().is_some() { None } else { self.full };
         while let Some(entry) = self.queue.next() {
             let bytes = entry.frame.len();
             match self.store.append(entry, now_ms()) {
@@ -253,6 +292,7 @@ impl<S: SpillStore, T: FnMut(Event)> Work<S, T> {
                     self.queue.placed(None);
                 }
                 Err(error) => {
+                    full = self.full;
                     self.note(Err(error));
                     break;
                 }

@@ -53,6 +53,8 @@ struct Window {
     next_seq: FrameSeq,
     sent_bytes: usize,
     max_bytes: usize,
+    /// See [`Ledger::wait_no_longer`].
+    waits_no_longer: bool,
 }
 
 impl Ledger {
@@ -97,7 +99,7 @@ impl Ledger {
     /// A session is open: these lanes are to be announced before any frame is sent. Dead lanes are not: a retained frame may still name
     /// them, and the collector skips sections of lanes that were never opened in its session.
     pub fn session_opened(&mut self, max_in_flight_bytes: usize) -> Vec<OpenLane> {
-        self.session = Some(Window { next_seq: FrameSeq(0), sent_bytes: 0, max_bytes: max_in_flight_bytes });
+        self.session = Some(Window { next_seq: FrameSeq(0), sent_bytes: 0, max_bytes: max_in_flight_bytes, waits_no_longer: false });
         self.frames.rewind();
         for book in self.lanes.values_mut() {
             book.settled = false;

@@ -11,7 +11,7 @@
 //! - A. What is committed at the source is at the centre or durable in the spill.
 //! - B. The centre gets every offset once, in order, whatever ends at any moment.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -77,11 +77,16 @@ pub struct Spool {
     pass_end: EntryId,
     /// The spill was asked for the next entry.
     reading: Reading,
+    /// What waits is being taken back from the spill.
+    taking_back: bool,
+    /// The spill took nothing: it is not begun again before.
+    rests_until: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     sections: Vec<Section>,
+    append: Append,
     copy: Option<u64>,
     budget: usize,
 }
@@ -95,14 +100,28 @@ enum Reading {
     InVain,
 }
 
+/// A spill that took nothing while the line was up is left alone for so long.
+const REST: Duration = Duration::from_secs(30);
+
 /// A lane that is never opened: collectors pass over its sections.
 pub const NO_LANE: Lane = Lane(u32::MAX);
 
 impl Spool {
     /// A spill that holds entries up to `last` from an earlier process; [`EntryId::ZERO`]: none.
     pub fn new(limits: SpoolLimits, last: EntryId) -> Self {
-        let (waiting, cursor, reading) = (VecDeque::new(), EntryId::ZERO, Reading::No);
-        Self { limits, in_use: last > EntryId::ZERO, appends: Vec::new(), waiting, copies: 0, last, cursor, pass_end: last, reading }
+        Self {
+            limits,
+            in_use: last > EntryId::ZERO,
+            appends: Vec::new(),
+            waiting: VecDeque::new(),
+            copies: 0,
+            last,
+            cursor: EntryId::ZERO,
+            pass_end: last,
+            reading: Reading::No,
+            taking_back: false,
+            rests_until: None,
+        }
     }
 
     /// True while frames go through the spill.
@@ -122,17 +141,26 @@ impl Spool {
         budget: usize,
         now: Instant,
     ) -> Result<(), Error> {
+        let rests = self.rests(now) && self.waiting.is_empty() && ledger.is_answered() && ledger.joins(&frame.sections);
         if !self.in_use {
             return ledger.push(frame, timestamps, budget, now);
         }
-        let sections = ledger.store(&frame.sections)?;
-        self.waiting.push_back(Waiting { sections: frame.sections, copy: None, budget });
-        self.appends.push(Append { sections, bytes: frame.bytes });
+        if rests {
+            ledger.store(&frame.sections)?;
+            ledger.push_back(&frame.sections, frame.bytes, budget, now);
+            return Ok(());
+        }
+        self.copy_memory(ledger);
+        let append = Append { sections: ledger.store(&frame.sections)?, bytes: frame.bytes };
+        self.append(append, frame.sections, None, budget);
         Ok(())
     }
 
     /// Begins to use the spill when it is time.
     pub fn check(&mut self, ledger: &mut Ledger, now: Instant) {
+        if self.rests(now) {
+            return;
+        }
         let old = ledger.oldest_in_memory().is_some_and(|since| now.saturating_duration_since(since) >= self.limits.after);
         if old || ledger.unacked_bytes() >= self.limits.after_bytes {
             self.take_up(ledger);
@@ -140,19 +168,63 @@ impl Spool {
     }
 
     /// True while frames go through the spill and all of them are durable: then nothing is lost with what is in memory.
-    pub fn is_durable(&self) -> bool {
-        self.in_use && self.waiting.is_empty()
+    pub fn is_durable(&self, ledger: &Ledger) -> bool {
+        self.in_use && self.waiting.is_empty() && ledger.oldest_in_memory().is_none()
     }
 
     /// What is to be put at the spill's end, in order. Each is confirmed by [`Self::stored`].
     pub fn take_appends(&mut self) -> Vec<Append> {
-        std::mem::take(&mut self.appends)
+        if self.taking_back { Vec::new() } else { std::mem::take(&mut self.appends) }
+    }
+
+    /// The spill takes nothing: true, once, if something waits for it that the line wants next. That is to be taken back, so that the line does not stand
+    /// still; [`Self::taken_back`] follows.
+    pub fn take_back(&mut self, ledger: &Ledger) -> bool {
+        let wanted = |waiting: &Waiting| waiting.copy.is_some() || ledger.joins(&waiting.sections);
+        if self.taking_back || !ledger.is_answered() || !self.waiting.iter().any(wanted) {
+            return false;
+        }
+        self.taking_back = true;
+        true
+    }
+
+    /// The spill has forgotten what it had not confirmed: that goes straight to the ledger, or to the spill's end again where something before it is
+    /// still there.
+    pub fn taken_back(&mut self, ledger: &mut Ledger, now: Instant) {
+        (self.taking_back, self.copies) = (false, 0);
+        self.appends.clear();
+        self.rests_until = Some(now + self.limits.after.max(REST));
+        for waiting in std::mem::take(&mut self.waiting) {
+            match waiting.copy {
+                Some(index) => ledger.recall(index),
+                None if ledger.is_answered() && ledger.joins(&waiting.sections) => {
+                    ledger.push_back(&waiting.sections, waiting.append.bytes, waiting.budget, now);
+                }
+                None => {
+                    let Waiting { sections, append: Append { sections: mut stored, bytes }, budget, .. } = waiting;
+                    ledger.void_dead(&sections, &mut stored);
+                    self.append(Append { sections: stored, bytes }, sections, None, budget);
+                }
+            }
+        }
+        if !self.appends.is_empty() {
+            // What stays in the spill follows what is in memory only.
+            let kept = (std::mem::take(&mut self.appends), std::mem::take(&mut self.waiting));
+            self.copy_memory(ledger);
+            self.appends.extend(kept.0);
+            self.waiting.extend(kept.1);
+        }
+    }
+
+    fn append(&mut self, append: Append, sections: Vec<Section>, copy: Option<u64>, budget: usize) {
+        self.appends.push(append.clone());
+        self.waiting.push_back(Waiting { sections, append, copy, budget });
     }
 
     /// The oldest `count` appends that were not confirmed are durable, or dropped by policy and noted durably; `last` is the newest entry.
     pub fn stored(&mut self, ledger: &mut Ledger, count: usize, last: EntryId) {
         let before = self.copies;
-        for Waiting { sections, copy, budget } in self.waiting.drain(..count.min(self.waiting.len())) {
+        for Waiting { sections, append: _, copy, budget } in self.waiting.drain(..count.min(self.waiting.len())) {
             ledger.durable(&sections, copy);
             ledger.give_back(budget);
             self.copies -= usize::from(copy.is_some());
@@ -216,7 +288,14 @@ impl Spool {
                 return self.rewind(ledger);
             }
         }
-        if self.cursor < self.last || !self.waiting.is_empty() {
+        if self.cursor < self.last {
+            return;
+        }
+        if !self.waiting.is_empty() {
+            // What comes before the first that waits was looked for everywhere.
+            for lane in self.missing(ledger) {
+                ledger.give_up(lane);
+            }
             return;
         }
         if ledger.is_level() {
@@ -229,16 +308,35 @@ impl Spool {
         }
     }
 
-    /// The spill is used from now on: first of all, what is in memory only goes there.
-    fn take_up(&mut self, ledger: &mut Ledger) {
-        if std::mem::replace(&mut self.in_use, true) {
-            return;
+    /// Lanes that lack what comes before the first of theirs that waits for the spill.
+    fn missing(&self, ledger: &Ledger) -> BTreeSet<Lane> {
+        let (mut seen, mut missing) = (BTreeSet::new(), BTreeSet::new());
+        for section in self.waiting.iter().flat_map(|waiting| &waiting.sections) {
+            let begun = ledger.book(section.lane).is_some_and(|book| !book.is_dead() && book.position.is_some());
+            if seen.insert(section.lane) && begun && !ledger.joins(std::slice::from_ref(section)) {
+                missing.insert(section.lane);
+            }
         }
+        missing
+    }
+
+    /// The spill is used from now on.
+    fn take_up(&mut self, ledger: &mut Ledger) {
+        self.in_use = true;
+        self.copy_memory(ledger);
+    }
+
+    /// What is in memory only goes to the spill's end before anything that follows it.
+    fn copy_memory(&mut self, ledger: &mut Ledger) {
         for copy in ledger.copies() {
-            self.waiting.push_back(Waiting { sections: copy.raw_sections, copy: Some(copy.index), budget: 0 });
-            self.appends.push(Append { sections: copy.sections, bytes: copy.bytes });
+            let append = Append { sections: copy.sections, bytes: copy.bytes };
+            self.append(append, copy.raw_sections, Some(copy.index), 0);
             self.copies += 1;
         }
+    }
+
+    fn rests(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|until| now < until)
     }
 
     fn unload(&mut self, ledger: &mut Ledger) {

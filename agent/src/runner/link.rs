@@ -75,6 +75,7 @@ impl Runner {
         self.forget_questions();
         let largest_raw = usize::try_from(welcome.max_frame_raw_bytes).unwrap_or(usize::MAX).min(limits::MAX_FRAME_RAW_BYTES);
         let in_flight = usize::try_from(welcome.max_in_flight_bytes).unwrap_or(usize::MAX);
+        self.largest_raw = largest_raw;
         self.parts.source.command(Command::LargestRaw(largest_raw))?;
         for open in self.ledger.session_opened(in_flight) {
             session.say(AgentMessage::Open(open));

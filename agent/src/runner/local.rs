@@ -146,6 +146,7 @@ impl Runner {
         }
         for partition in partitions(topic, first, state.partitions) {
             // One that vanished a moment ago and is still draining gets its lane when that is over.
+            self.revive(&partition, state);
             match self.ledger.lane_of(&partition).and_then(|lane| Some((lane, self.ledger.book(lane)?.is_dead()))) {
                 Some((lane, false)) => self.ledger.redirect(lane, AfterDrain::Reopen),
                 Some((_, true)) | None => self.open(lane_source(partition, state, born)),
@@ -155,6 +156,8 @@ impl Runner {
 
     fn drain_partition(&mut self, partition: &TopicPartition, then: AfterDrain) {
         match self.ledger.lane_of(partition) {
+            // What the spill has of a topic of the past is sent in any case; then the topics are looked at again.
+            Some(lane) if self.ledger.book(lane).is_some_and(|book| !book.is_dead() && book.source.outlived_by.is_some()) => {}
             Some(lane) if self.ledger.book(lane).is_some_and(|book| !book.is_dead()) => self.ledger.drain(lane, then),
             Some(_) if then == AfterDrain::Reopen => _ = self.reopen.insert(partition.clone()),
             Some(_) => self.close_partition(partition),
@@ -268,7 +271,7 @@ pub(super) async fn commit_last(consumer: Arc<SiteConsumer>, offsets: BTreeMap<T
 }
 
 /// Reason of a partition held by the agent itself.
-const RECORD_TOO_LARGE: &str = "record_too_large";
+pub(super) const RECORD_TOO_LARGE: &str = "record_too_large";
 
 fn offset_list(offsets: &BTreeMap<TopicPartition, NextOffset>) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::with_capacity(offsets.len());

@@ -9,7 +9,8 @@ use std::future::pending;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use spillway_agent_core::forecast::Forecast;
-use spillway_agent_core::lane::LaneSource;
+use spillway_agent_core::lane::{HeldBecause, LaneSource};
+use spillway_agent_core::ledger::Wanted;
 use spillway_agent_core::spool::{Append, ReadEntry, Spool, SpoolLimits};
 use spillway_agent_core::start::LogRange;
 use spillway_proto::frame::{Frame, Section};
@@ -20,6 +21,7 @@ use spillway_spill::keeper::{Command, Event, Keeper};
 use spillway_spill::store::{Release, StoredEntry, Usage};
 use tokio::sync::mpsc;
 
+use super::local::RECORD_TOO_LARGE;
 use super::{Error, Runner};
 use crate::source::{BuiltFrame, Classify};
 use crate::survey::Question;
@@ -29,10 +31,10 @@ mod told;
 
 /// An opened spill, as the runner takes it over.
 pub struct SpillParts {
+    /// What the store's thread tells. Dropped before the thread, which may wait for room here.
+    pub events: mpsc::Receiver<Event>,
     /// The store's thread.
     pub keeper: Keeper,
-    /// What it tells.
-    pub events: mpsc::Receiver<Event>,
     /// The newest entry that was found.
     pub last: EntryId,
     /// Partitions that were found.
@@ -56,8 +58,9 @@ impl fmt::Debug for SpillParts {
 /// The spill and what is under way with it.
 pub(super) struct Spill {
     pub(super) spool: Spool,
-    keeper: Keeper,
+    // Dropped before the thread, which may wait for room here.
     events: mpsc::Receiver<Event>,
+    keeper: Keeper,
     classify: Classify,
     limits: SpoolLimits,
     /// Commands that the store's thread had no room for, oldest first. Bounded by the budget of frames and the number of partitions.
@@ -135,9 +138,7 @@ impl Spill {
 
     /// Syncs and closes the store. Blocks.
     pub(super) fn close(self) {
-        // A thread that waits for room among the events must not wait for ever.
-        drop(self.events);
-        drop(self.keeper);
+        drop(self);
     }
 
     fn give(&mut self, command: Command) {
@@ -192,7 +193,20 @@ impl Runner {
             Event::Stored { count, last } => spill.spool.stored(&mut self.ledger, count, last),
             Event::Read(entry) => {
                 let entry = entry.map(decoded).transpose()?;
+                if let Some(entry) = &entry {
+                    self.hold_too_large(entry)?;
+                }
+                let Some(spill) = &mut self.spill else {
+                    return Ok(());
+                };
                 spill.spool.read(&mut self.ledger, entry, 0, Instant::now()).map_err(Error::Books)?;
+            }
+            Event::TakenBack => {
+                tracing::warn!(
+                    event = "spill_passed_by",
+                    "the spill takes nothing, and the line is up: records go straight to the line for now, and wait in the site's Kafka where it is too slow"
+                );
+                spill.spool.taken_back(&mut self.ledger, Instant::now());
             }
             Event::Known { partition, spans, released } => self.on_known(&partition, spans, released)?,
             Event::Report(report) => self.on_report(report),
@@ -217,20 +231,57 @@ impl Runner {
         for append in spill.spool.take_appends() {
             spill.append(append);
         }
+        if !self.looked || !spill.opening.is_empty() {
+            // It is not known yet what lanes there are, so nothing that is read would be wanted.
+            return;
+        }
         spill.spool.settle(&mut self.ledger);
+        if (spill.full.is_some() || spill.trouble.is_some()) && spill.spool.take_back(&self.ledger) {
+            spill.give(Command::TakeBack);
+        }
         if let Some(after) = spill.spool.next_read(&self.ledger) {
             spill.give(Command::Read(after));
         }
         match (was_in_use, spill.spool.is_in_use()) {
             (false, true) => tracing::info!(event = "spill_begins", "the line does not keep up: records go into the spill from now on"),
-            (true, false) => tracing::info!(event = "spill_drained", "the spill is drained: records go straight to the line again"),
+            (true, false) => {
+                tracing::info!(event = "spill_drained", "all of the spill is on its way: records go straight to the line again")
+            }
             _ => {}
         }
     }
 
+    /// What was spilled under another collector, or before the first session, may be larger than this one takes: its partitions stand still, as for a
+    /// record from the source that does not fit.
+    fn hold_too_large(&mut self, entry: &ReadEntry) -> Result<(), Error> {
+        let (bytes, limit) = (entry.frame.raw_length(), self.largest_raw);
+        if bytes <= limit {
+            return Ok(());
+        }
+        for wanted in self.ledger.wanted(&entry.sections) {
+            let Wanted::Now(lane) = wanted else {
+                continue;
+            };
+            let Some(next) = self.ledger.book(lane).and_then(|book| book.position) else {
+                continue;
+            };
+            let detail =
+                format!("the spill holds a frame of {bytes} bytes, the collector allows {limit}: raise session.max_frame_bytes there");
+            let because = HeldBecause { reason: RECORD_TOO_LARGE, detail: detail.clone() };
+            let acked = self.ledger.book(lane).and_then(|book| book.acked).unwrap_or(next);
+            if let Some(partition) = self.ledger.hold(lane, acked, because, Instant::now()).map_err(Error::Books)? {
+                tracing::error!(
+                    event = "held", topic = %partition.topic, partition = partition.partition.index(), offset = next.value(),
+                    reason = RECORD_TOO_LARGE, detail, "a spilled frame does not fit: this partition stands still, the others go on"
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing is lost if the agent ends now: everything that was read is acknowledged, or durable in the spill.
     pub(super) fn is_safe(&self) -> bool {
-        self.ledger.is_empty() || self.spill.as_ref().is_some_and(|spill| spill.spool.is_durable())
+        self.ledger.is_empty() || self.spill.as_ref().is_some_and(|spill| spill.spool.is_durable(&self.ledger))
     }
 }
 

@@ -43,7 +43,7 @@ async fn what_the_source_forgets_in_an_outage_comes_out_of_the_spill_also_after_
     let written = site.spilled_bytes();
     site.produce("telemetry", 300, 200);
     centre.wait("the last records", |state| state.records() == 6920).await;
-    assert_eq!(site.spilled_bytes(), written, "they went straight to the line again");
+    assert!(site.spilled_bytes() <= written, "they went straight to the line again");
     agent.stop().await.unwrap();
 
     let state = centre.state();

@@ -55,6 +55,11 @@ impl Queue {
         count
     }
 
+    /// Nothing of it is to be confirmed any more. What was appended of it may become durable nevertheless.
+    pub(super) fn clear(&mut self) {
+        self.frames.clear();
+    }
+
     /// The store failed: what is not confirmed has to be appended again.
     pub(super) fn again(&mut self) {
         for waiting in self.frames.iter_mut().filter(|waiting| matches!(waiting.place, Place::In(_))) {

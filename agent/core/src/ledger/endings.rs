@@ -78,9 +78,11 @@ impl Ledger {
             self.end(lane, then);
             return;
         }
+        // Without a session nothing more is acknowledged: what is safe in the spill is sent by the lane that follows.
+        let is_safe = self.session.is_none() && book.read.is_some() && book.durable >= book.read && book.source.outlived_by.is_none();
         if let Phase::Draining { then } = &book.phase
             && !book.attached
-            && book.is_settled_up()
+            && (book.is_settled_up() || is_safe)
         {
             let then = then.clone();
             self.end(lane, then);

@@ -241,6 +241,14 @@ impl Frames {
         }
     }
 
+    /// A frame that was handed over is in memory only after all.
+    pub(super) fn recall(&mut self, index: u64) {
+        let place = index.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
+        if let Some(frame) = place.and_then(|place| self.frames.get_mut(place)).filter(|frame| frame.copy == Copy::Handed) {
+            frame.copy = Copy::None;
+        }
+    }
+
     /// Lets go of all frames that are durable in the spill, of those that were sent only with `sent`. Answers where the lanes of their open
     /// sections were before them, newest first. Nothing is let go as long as a frame is in memory only: what follows it would be in the wrong place.
     pub(super) fn unload(&mut self, sent: bool) -> Vec<(Lane, NextOffset)> {

@@ -127,6 +127,8 @@ impl Ledger {
             let Some(book) = self.lanes.get_mut(&section.lane) else {
                 return Err(Error::LaneUnknown(section.lane));
             };
+            // Until it is durable there: it may be taken back.
+            book.frames += 1;
             let SectionKind::Data { first, next, .. } = section.kind else {
                 continue;
             };
@@ -143,14 +145,16 @@ impl Ledger {
 
     /// Sections are durable in the spill: they may be committed at the source. `copy` is the frame that is in memory, too.
     pub fn durable(&mut self, sections: &[Section], copy: Option<u64>) {
-        if let Some(index) = copy {
-            self.frames.durable(index);
+        match copy {
+            Some(index) => self.frames.durable(index),
+            None => sections.iter().for_each(|section| self.let_go_of(section.lane)),
         }
         for section in sections {
             if let Some(book) = self.lanes.get_mut(&section.lane).filter(|book| !book.is_dead()) {
                 let next = section.kind.next();
                 book.durable = book.durable.max(Some(next));
                 self.commit(section.lane, next);
+                self.end_if_drained(section.lane);
             }
         }
     }
@@ -166,6 +170,10 @@ impl Ledger {
             }
         }
         self.sweep();
+        for (lane, _) in &unloaded {
+            // One that was given up, and has now sent no more than what is acknowledged.
+            self.end_if_drained(*lane);
+        }
         !unloaded.is_empty()
     }
 
@@ -251,9 +259,59 @@ impl Ledger {
         self.end_if_drained(lane);
     }
 
-    /// True when the session has answered all lanes, so that it is known what is wanted.
+    /// True when the session has answered all lanes, so that it is known what is wanted; after [`Self::wait_no_longer`] all that had begun before.
     pub fn is_answered(&self) -> bool {
-        self.session.is_some() && self.lanes.values().all(|book| book.is_dead() || book.settled)
+        let Some(session) = &self.session else {
+            return false;
+        };
+        let waits = |book: &LaneBook| !book.is_dead() && !book.settled && !(session.waits_no_longer && book.position.is_none());
+        !self.lanes.values().any(waits)
+    }
+
+    /// Lanes that have not begun and not been answered in this session hold up the others no longer: what the spill has of them is passed over, and gone
+    /// through again when they begin.
+    pub fn wait_no_longer(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.waits_no_longer = true;
+        }
+    }
+
+    /// True when nothing is missing before a frame that was put into the spill: what its lanes want of it, they want next.
+    pub fn joins(&self, sections: &[Section]) -> bool {
+        sections.iter().all(|section| {
+            let book = self.lanes.get(&section.lane).filter(|book| !book.is_dead());
+            let (Some(book), SectionKind::Data { first, .. }) = (book, section.kind) else {
+                return true;
+            };
+            book.position >= Some(first) && !book.is_broken
+        })
+    }
+
+    /// A frame that was put into the spill is kept in memory after all. What its lanes do not want of it any more, collectors pass over.
+    pub fn push_back(&mut self, sections: &[Section], bytes: Bytes, budget: usize, now: Instant) {
+        let index = self.frames.next_index();
+        let mut retained = Retained::new(bytes, budget, Copy::None, now);
+        for section in sections {
+            let (Some(book), SectionKind::Data { first, next, .. }) = (self.lanes.get_mut(&section.lane), section.kind) else {
+                retained.add(section, section.kind.next(), None, false);
+                continue;
+            };
+            let wanted = book.position.filter(|position| !book.is_dead() && first <= *position && *position < next);
+            if wanted.is_some() {
+                book.position = Some(next);
+            }
+            retained.add(section, wanted.unwrap_or(next), None, wanted.is_some());
+        }
+        if self.frames.is_empty() {
+            self.progressed = now;
+        }
+        self.frames.push(index, retained);
+        self.sweep();
+    }
+
+    /// A frame that was handed to the spill is in memory only after all.
+    pub fn recall(&mut self, index: u64) {
+        self.frames.recall(index);
     }
 
     /// Lanes that have begun and of which something that was read is not in memory: it is in the spill, or lost.
@@ -272,10 +330,30 @@ impl Ledger {
         self.released_budget += budget;
     }
 
+    /// One frame less names the lane.
+    fn let_go_of(&mut self, lane: Lane) {
+        if let Some(book) = self.lanes.get_mut(&lane) {
+            book.frames -= 1;
+        }
+        self.forget_if_unused(lane);
+    }
+
     /// A lane is over at once: another one takes the partition over.
     pub fn abandon(&mut self, lane: Lane) {
         if self.lanes.get(&lane).is_some_and(|book| !book.is_dead()) {
             self.end(lane, AfterDrain::Reopen);
+        }
+    }
+
+    /// Makes of what dead lanes have in a frame something that counts for nothing: what comes before it may not reach the spill.
+    pub(crate) fn void_dead(&self, sections: &[Section], stored: &mut [StoredSection]) {
+        for (section, stored) in sections.iter().zip(stored) {
+            let is_dead = self.lanes.get(&section.lane).is_none_or(LaneBook::is_dead);
+            if let SectionKind::Data { first, next, records, .. } = &mut stored.kind
+                && is_dead
+            {
+                (*next, *records) = (*first, 0);
+            }
         }
     }
 

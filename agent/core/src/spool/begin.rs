@@ -8,7 +8,7 @@ use spillway_spill_core::entry::{Line, StoredSection};
 use spillway_spill_core::plan::{Leg, Opening, Plan, Released, plan};
 use spillway_spill_core::summary::{Source, Span};
 
-use super::{Append, NO_LANE, Spool, Waiting};
+use super::{Append, NO_LANE, Spool};
 use crate::lane::{AfterDrain, LaneSource};
 use crate::ledger::Ledger;
 use crate::start::{Beginning, Gap, LogRange, StartPolicy, decide};
@@ -120,8 +120,7 @@ impl Spool {
         let bytes = builder.encode(&mut compressor).bytes;
         let kind = SectionKind::Gap { first, next, reason };
         let sections = vec![StoredSection { partition, topic_id, partition_count, line, kind }];
-        self.waiting.push_back(Waiting { sections: Vec::new(), copy: None, budget: 0 });
-        self.appends.push(Append { sections, bytes });
+        self.append(Append { sections, bytes }, Vec::new(), None, 0);
     }
 
     /// The centre says where a lane goes on that has not begun.

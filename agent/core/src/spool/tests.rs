@@ -72,6 +72,8 @@ pub(super) enum Action {
     DropOldest(usize),
     /// The next so many appends are dropped by policy.
     DropNewest(usize),
+    /// The spill takes nothing from now on, or takes what comes again.
+    Block(bool),
     /// The local group forgets the partition.
     LoseGroup(u32),
     /// Another agent of the site sent so many more records of the partition, while this one had no session.
@@ -85,10 +87,12 @@ struct Worlds {
     drops: bool,
     /// The source's log is looked at when there is no session; the local group forgets; another agent was there.
     strange: bool,
+    /// The spill takes nothing at times.
+    blocks: bool,
 }
 
 fn action(worlds: Worlds) -> impl Strategy<Value = Action> {
-    let Worlds { damage, drops, strange } = worlds;
+    let Worlds { damage, drops, strange, blocks } = worlds;
     let only = |may: bool, action: Action| if may { action } else { Action::Forget };
     let counts = || [0u64..4, 0u64..4, 0u64..4];
     prop_oneof![
@@ -110,6 +114,7 @@ fn action(worlds: Worlds) -> impl Strategy<Value = Action> {
         1 => (0usize..20, any::<bool>()).prop_map(move |(place, told)| only(damage, Action::Damage { place, told })),
         1 => (1usize..4).prop_map(move |count| only(drops, Action::DropOldest(count))),
         1 => (1usize..4).prop_map(move |count| only(drops, Action::DropNewest(count))),
+        2 => any::<bool>().prop_map(move |blocked| only(blocks, Action::Block(blocked))),
         1 => (0..PARTITIONS).prop_map(move |index| only(strange, Action::LoseGroup(index))),
         1 => (0..PARTITIONS, 0u64..9).prop_map(move |(index, count)| only(strange, Action::Elsewhere(index, count))),
     ]
@@ -131,6 +136,22 @@ proptest! {
         }
         world.finish();
         prop_assert_eq!(world.lost(), 0, "offsets lost");
+    }
+
+    /// The last word of the schedule is that the spill takes nothing, and yet all of it arrives.
+    #[test]
+    fn a_spill_that_takes_nothing_does_not_stop_the_line(
+        damage in any::<bool>(),
+        actions in prop::collection::vec(action(Worlds { blocks: true, ..Worlds::default() }), 1..120),
+        more in prop::collection::vec(action(Worlds { damage: true, ..Worlds::default() }), 0..40),
+    ) {
+        let mut world = World::new();
+        for action in actions.into_iter().chain(more.into_iter().filter(|_| damage)) {
+            world.play(action);
+        }
+        world.play(Action::Block(true));
+        world.finish();
+        prop_assert!(damage || world.lost() == 0, "offsets lost");
     }
 
     #[test]
@@ -164,7 +185,7 @@ proptest! {
     }
 
     #[test]
-    fn all_of_it_together(actions in prop::collection::vec(action(Worlds { damage: true, drops: true, strange: true }), 1..120)) {
+    fn all_of_it_together(actions in prop::collection::vec(action(Worlds { damage: true, drops: true, strange: true, blocks: true }), 1..120)) {
         let mut world = World::alone();
         for action in actions {
             world.play(action);

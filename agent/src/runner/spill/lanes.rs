@@ -5,6 +5,7 @@ use std::time::Instant;
 use spillway_agent_core::lane::{LaneBook, LaneSource, Phase};
 use spillway_agent_core::spool::{Begins, Known};
 use spillway_agent_core::start::{Gap, LogRange, StartPolicy};
+use spillway_agent_core::topics::TopicState;
 use spillway_config::OnGap;
 use spillway_proto::frame::{GapReason, Section, SectionKind};
 use spillway_proto::message::ResumePoint;
@@ -172,6 +173,23 @@ impl Runner {
             spill.past.insert(partition.clone(), Release { partition: partition.clone(), topic_id, line, next });
         }
         self.open_lane(LaneSource { partition, topic_id, partition_count, born: false, outlived_by: Some(outlived_by) });
+    }
+
+    /// A topic that was taken for one of the past is there after all, as a first look that the brokers answered in part only made believe.
+    pub(in super::super) fn revive(&mut self, partition: &TopicPartition, state: TopicState) {
+        let Some(lane) = self.ledger.lane_of(partition) else {
+            return;
+        };
+        let past = |book: &LaneBook| {
+            let outlived = book.source.outlived_by.is_some() && book.base.is_none() && !book.is_dead();
+            outlived && !book.source.topic_id.is_other_incarnation(state.id)
+        };
+        if self.ledger.book(lane).is_some_and(past) {
+            if let Some(spill) = &mut self.spill {
+                spill.past.remove(partition);
+            }
+            self.ledger.abandon(lane);
+        }
     }
 
     /// A lane is over. One for a topic of the past that did not even begin has nothing left to send: the centre is beyond it.

@@ -1,6 +1,6 @@
 //! What the store tells of itself: loss, trouble, figures.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use spillway_agent_core::lane::LaneBook;
 use spillway_ops::exit;
@@ -10,6 +10,9 @@ use spillway_spill::store::{Error, Release, Report};
 
 use super::super::Runner;
 use super::{Command, Spill};
+
+/// So long after the beginning of a session the spill is sent although some partition has no answer: its topic may not be to be had at the centre.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Spill {
     fn release<'b>(&mut self, books: impl IntoIterator<Item = &'b LaneBook>) {
@@ -25,7 +28,9 @@ impl Spill {
                 releases.push(release);
             }
         }
-        if !releases.is_empty() {
+        // What was released before it was durable is found again, so that the last of the disk is given back, too.
+        let is_left = !self.spool.is_in_use() && self.usage.entries > 0;
+        if !releases.is_empty() || is_left {
             self.give(Command::Release(releases));
         }
     }
@@ -73,7 +78,7 @@ impl Runner {
                     event = "spill_full",
                     limit,
                     bytes,
-                    "the spill is full: reading stops until there is room; the site's Kafka keeps what comes"
+                    "the spill is full: what comes waits in the site's Kafka, unless the line takes it"
                 );
             }
             None => tracing::info!(event = "spill_has_room", "the spill has room again"),
@@ -92,7 +97,7 @@ impl Runner {
                 event = "spill_trouble",
                 error = text,
                 fix,
-                "the spill cannot be written; trying again, reading waits meanwhile"
+                "the spill cannot be written; trying again. What comes waits in the site's Kafka, unless the line takes it"
             );
             text
         });
@@ -120,6 +125,9 @@ impl Runner {
     /// Steps what changes by itself.
     pub(in super::super) fn tick_spill(&mut self, now: Instant) {
         self.release_all();
+        if self.session.is_some() && now.duration_since(self.session_since) >= ANSWER_PATIENCE {
+            self.ledger.wait_no_longer();
+        }
         if let Some(spill) = &mut self.spill {
             spill.forecast.observe(now, spill.usage.disk_bytes);
         }

@@ -38,6 +38,11 @@ pub(super) struct World {
     reopen: BTreeSet<u32>,
     appended: usize,
     reads_alone: bool,
+    /// The spill takes nothing.
+    blocked: bool,
+    /// The spill has forgotten what waited, and the answer is on its way.
+    returning: bool,
+    returned: usize,
 }
 
 impl World {
@@ -66,13 +71,20 @@ impl World {
             reopen: BTreeSet::new(),
             appended: 0,
             reads_alone,
+            blocked: false,
+            returning: false,
+            returned: 0,
         };
         (0..PARTITIONS).for_each(|index| world.open(index));
         world
     }
 
     pub(super) fn play(&mut self, action: Action) {
+        if std::mem::take(&mut self.returning) {
+            self.spool.taken_back(&mut self.ledger, self.now);
+        }
         match action {
+            Action::Block(blocked) => self.blocked = blocked,
             Action::Write(counts) => (0..).zip(counts).for_each(|(index, count)| self.site.logs.entry(index).or_default().1 += count),
             Action::Read(counts) => self.read(counts),
             Action::Sync(count) => self.sync(count),
@@ -167,6 +179,10 @@ impl World {
         self.site.dropped.iter().copied().collect()
     }
 
+    pub(super) fn returned(&self) -> usize {
+        self.returned
+    }
+
     pub(super) fn is_in_use(&self) -> bool {
         self.spool.is_in_use()
     }
@@ -190,6 +206,11 @@ impl World {
         self.appended += appends.len();
         self.unsynced.extend(appends);
         self.spool.settle(&mut self.ledger);
+        if self.blocked && self.spool.take_back(&self.ledger) {
+            self.returned += self.unsynced.len();
+            self.unsynced.clear();
+            self.returning = true;
+        }
         for attachment in self.ledger.take_attachments() {
             self.reading.insert(attachment.partition.partition.index(), (attachment.lane, attachment.next.value()));
         }
@@ -243,6 +264,8 @@ impl World {
     }
 
     fn announce(&mut self, lane: Lane, index: u32) {
+        // The partition's older lanes are dead from now on: docs/wire-protocol.md.
+        self.centre.lanes.values_mut().filter(|(other, _)| *other == index).for_each(|(_, dead)| *dead = true);
         self.centre.lanes.insert(lane, (index, false));
         let point = self.centre.point(index);
         if matches!(self.ledger.resume(lane, point, self.now).unwrap(), Resumed::Begin(_)) {
@@ -337,6 +360,9 @@ impl World {
     }
 
     fn sync(&mut self, count: usize) {
+        if self.blocked {
+            return;
+        }
         let count = count.min(self.unsynced.len());
         for append in self.unsynced.drain(..count) {
             self.site.last = self.site.last.next();
@@ -390,6 +416,7 @@ impl World {
     }
 
     fn crash(&mut self, kept: usize) {
+        self.returning = false;
         self.disconnect();
         for append in self.unsynced.drain(..).take(kept) {
             self.site.last = self.site.last.next();
