@@ -31,17 +31,21 @@ impl Ledger {
     }
 
     /// No more of the lane is to be read; what was read is still sent. The lane ends when all of it is acknowledged and
-    /// the source has let go of it ([`Self::detached`]). A lane that has not begun ends at once.
+    /// the source has let go of it ([`Self::detached`]). A lane that has not begun ends at once, but for one of a past incarnation: nothing of
+    /// that is at the centre yet, and it ends by itself.
     pub fn drain(&mut self, lane: Lane, then: AfterDrain) {
         let Some(book) = self.lanes.get_mut(&lane).filter(|book| !book.is_dead()) else {
             return;
         };
+        if book.source.outlived_by.is_some() && book.base.is_none() {
+            return;
+        }
         match &mut book.phase {
             // The later decision knows more; but what is gone stays gone.
             Phase::Draining { then: before } if *before == AfterDrain::Close => {}
             Phase::Draining { then: before } => *before = then,
             // For what is left of a past incarnation the opening is on its way.
-            _ if book.position.is_none() && (book.base.is_none() || book.source.outlived_by.is_none()) => self.end(lane, then),
+            _ if book.position.is_none() && book.source.outlived_by.is_none() => self.end(lane, then),
             phase => {
                 *phase = Phase::Draining { then };
                 if book.attached {

@@ -208,7 +208,7 @@ impl Spool {
         let is_over = matches!(point, ResumePoint::Recreated { previous, .. } if newer(previous));
         let plan = if is_over { None } else { own.plan(ledger, lane, point) };
         let (Some(Plan { legs, goes_on: Some((_, at)) }), Some((end, line))) = (plan, own.end()) else {
-            ledger.drain(lane, AfterDrain::Reopen);
+            ledger.abandon(lane);
             return Begins::Begun(None);
         };
         let (beginning, next) = match legs.first() {

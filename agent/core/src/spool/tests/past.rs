@@ -168,3 +168,17 @@ fn a_truncated_log_is_another_line() {
     assert_eq!(play.begin(lane, point, &known(&[(OLD, 0, 0, 8)], Some((OLD, 0, 8)))), Begins::Source, "not 5 to 8 of the old line");
     assert_eq!(play.ledger.book(lane).unwrap().line, Line(1));
 }
+
+/// Found by the model: made anew twice while there was no session, all that the spill held of the first was taken for sent.
+#[test]
+fn a_past_topic_outlives_another_one_that_comes_to_an_end() {
+    let mut play = Play::new();
+    let point = ResumePoint::At(next(3));
+    let lane = play.open(OLD, Some(NEW), point);
+    play.ledger.drain(lane, crate::lane::AfterDrain::Reopen);
+    assert!(!play.is_over(), "nothing of it was sent");
+    assert_eq!(play.begin(lane, point, &known(&[(OLD, 0, 3, 8)], None)), Begins::Begun(None));
+    play.entry(1, OLD, 0, 3, 8);
+    play.acknowledge(lane, 8);
+    assert!(play.is_over());
+}
