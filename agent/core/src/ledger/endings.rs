@@ -32,13 +32,17 @@ impl Ledger {
 
     /// No more of the lane is to be read; what was read is still sent. The lane ends when all of it is acknowledged and
     /// the source has let go of it ([`Self::detached`]). A lane that has not begun ends at once, but for one of a past incarnation: nothing of
-    /// that is at the centre yet, and it ends by itself.
+    /// that is at the centre yet, and it ends by itself. From now on nothing is committed for a lane whose partition another lane takes over, or
+    /// nobody: its offsets may mean something else at the source already.
     pub fn drain(&mut self, lane: Lane, then: AfterDrain) {
         let Some(book) = self.lanes.get_mut(&lane).filter(|book| !book.is_dead()) else {
             return;
         };
         if book.source.outlived_by.is_some() && book.base.is_none() {
             return;
+        }
+        if !matches!(then, AfterDrain::Hold(_)) {
+            self.commits.remove(&book.source.partition);
         }
         match &mut book.phase {
             // The later decision knows more; but what is gone stays gone.

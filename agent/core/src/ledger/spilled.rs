@@ -15,7 +15,7 @@ use spillway_spill_core::summary::Source;
 
 use super::frames::{Copy, Retained};
 use super::{Error, Ledger, attach};
-use crate::lane::{AfterDrain, LaneBook, LaneSource};
+use crate::lane::{AfterDrain, LaneBook, LaneSource, Phase};
 
 /// A frame to be copied into the spill.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -403,8 +403,9 @@ impl Ledger {
     /// Offers a position for the local group: never below what the centre has, or what is durable in the spill.
     pub(super) fn commit(&mut self, lane: Lane, next: NextOffset) {
         if let Some(book) = self.lanes.get(&lane).filter(|book| !book.is_assumed || book.base.is_some()) {
-            if book.source.outlived_by.is_some() {
-                // In the topic that has its name now, its offsets mean nothing.
+            let is_leaving = matches!(book.phase, Phase::Draining { then: AfterDrain::Reopen | AfterDrain::Close });
+            if is_leaving || book.source.outlived_by.is_some() {
+                // In the topic that has its name now, or in a truncated log, its offsets may mean something else.
                 return;
             }
             let next = Some(next).max(book.durable).max(book.acked).unwrap_or(next);

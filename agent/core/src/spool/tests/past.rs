@@ -169,6 +169,20 @@ fn a_truncated_log_is_another_line() {
     assert_eq!(play.ledger.book(lane).unwrap().line, Line(1));
 }
 
+/// Found by the model: the local group of a topic made anew was committed at an offset of the one before, from which it would be read on.
+#[test]
+fn what_another_lane_takes_over_is_not_committed_any_more() {
+    let mut play = Play::new();
+    let point = ResumePoint::At(next(3));
+    let lane = play.open(OLD, None, point);
+    assert_eq!(play.ledger.begin(lane, point, Beginning::Resume { at: next(3) }), None);
+    play.ledger.push(site::frame(&[(lane, 3, 5)]), &[None], 0, play.now).unwrap();
+    play.ledger.drain(lane, crate::lane::AfterDrain::Reopen);
+    assert!(play.ledger.take_commits().is_empty(), "what was not taken yet");
+    play.acknowledge(lane, 5);
+    assert!(play.ledger.take_commits().is_empty(), "what comes later");
+}
+
 /// Found by the model: made anew twice while there was no session, all that the spill held of the first was taken for sent.
 #[test]
 fn a_past_topic_outlives_another_one_that_comes_to_an_end() {
