@@ -77,7 +77,12 @@ impl Runner {
         if self.openings.is_empty() {
             return Ok(());
         }
-        let openings = std::mem::take(&mut self.openings);
+        let mut openings = std::mem::take(&mut self.openings);
+        // A lane may have ended while its opening waited for the spill.
+        openings.retain(|section| self.ledger.book(section.lane).is_some_and(|book| !book.is_dead()));
+        if openings.is_empty() {
+            return Ok(());
+        }
         let mut builder = FrameBuilder::new();
         let Ok(mut compressor) = Compressor::new(1) else {
             // Without memory for a moment: the lanes begin with the next event.

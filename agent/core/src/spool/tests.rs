@@ -229,6 +229,25 @@ fn an_outage_goes_through_the_spill_and_back() {
 }
 
 #[test]
+fn what_waits_for_a_spill_that_takes_nothing_goes_to_the_line() {
+    let mut world = World::new();
+    for action in
+        [Action::Connect, Action::Send, Action::Arrive(9), Action::Acks(9), Action::Disconnect, Action::Wait(9), Action::Block(true)]
+    {
+        world.play(action);
+    }
+    for _ in 0..9 {
+        world.play(Action::Write([3, 3, 3]));
+        world.play(Action::Read([3, 3, 3]));
+        world.play(Action::Wait(9));
+    }
+    assert!(world.is_in_use() && world.returned() == 0, "without a line all of it waits");
+    world.finish();
+    assert!(world.returned() > 0 && !world.is_in_use(), "{} frames were taken back", world.returned());
+    assert_eq!(world.lost(), 0);
+}
+
+#[test]
 fn a_loss_that_is_told_does_not_wait_for_the_end_of_the_spill() {
     for told in [true, false] {
         let mut world = World::new();
