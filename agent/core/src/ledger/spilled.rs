@@ -264,8 +264,8 @@ impl Ledger {
         let Some(session) = &self.session else {
             return false;
         };
-        let waits = |book: &LaneBook| !book.is_dead() && !book.settled && !(session.waits_no_longer && book.position.is_none());
-        !self.lanes.values().any(waits)
+        let answered = |book: &LaneBook| book.is_dead() || book.settled || (session.waits_no_longer && book.position.is_none());
+        self.lanes.values().all(answered)
     }
 
     /// Lanes that have not begun and not been answered in this session hold up the others no longer: what the spill has of them is passed over, and gone
