@@ -11,6 +11,7 @@ use spillway_lab::cluster::EmbeddedCluster;
 use spillway_lab::oracle::check_group_not_past_centre;
 use spillway_lab::oracle::syncs::{check_syncs, check_syncs_rise, read_syncs};
 use spillway_lab::shapes::{Shapes, seed};
+use spillway_lab::spill_dir;
 use spillway_lab::stage::{Stage, StageOptions};
 use spillway_lab::wait::wait_until;
 
@@ -21,6 +22,31 @@ const PARTITIONS: i32 = 4;
 
 /// The embedded broker has Kafka's default limit for a batch; the large shape is above it.
 const MESSAGE_MAX: (&str, &str) = ("max.message.bytes", "2000000");
+
+/// A service manager would otherwise end it, over and over, for as long as the outage lasts.
+#[test]
+fn an_agent_that_starts_during_an_outage_is_ready_and_spills() {
+    build::binaries().unwrap();
+    let (edge, central) = (EmbeddedCluster::start("edge").unwrap(), EmbeddedCluster::start("centre").unwrap());
+    let (source, centre) = (edge.client(), central.client());
+    source.create_topic("t", PARTITIONS, &[MESSAGE_MAX]).unwrap();
+    centre.create_topic("plant-7.t", PARTITIONS, &[MESSAGE_MAX]).unwrap();
+    let mut stage =
+        Stage::new(StageOptions { site: "plant-7".to_owned(), source, centre, include: vec![".*".to_owned()], collectors: 1 }).unwrap();
+    stage.agent.config.set("spill.after", "1s");
+    stage.relay.set_cut(true);
+    stage.start().unwrap();
+    let writer = Writer::start(&stage.source, seed("outage"));
+    let spill = stage.spill_dir();
+    wait_until("frames are in the spill", FLOW_LIMIT, || Ok(spill_dir::has_frames(&spill))).unwrap();
+    assert!(stage.relay.traffic().up_bytes == 0 && stage.relay.traffic().cut_packets > 0, "nothing passed");
+    stage.relay.set_cut(false);
+    flows(&stage);
+    let written = writer.finish();
+    stage.wait_drained(&["t"], FLOW_LIMIT).unwrap();
+    let report = stage.judge(&["t"]).unwrap();
+    assert!(report.is_exact() && report.source_records == u64::try_from(written).unwrap(), "{report}");
+}
 
 #[test]
 fn records_of_all_shapes_survive_cuts_kills_moves_and_restarts() {

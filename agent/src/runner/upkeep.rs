@@ -16,7 +16,8 @@ use crate::source::Command;
 /// Looks at the topics that were asked for are at least so far apart, so that a partition that cannot be read is not reopened in a loop.
 const REFRESH_PAUSE: Duration = Duration::from_secs(1);
 
-/// After this time in a session the agent counts as ready although some partition has not begun: its leader may be away for long.
+/// After this time in a session the agent counts as ready although some partition has not begun: its leader may be away for long. With a spill it
+/// counts as ready after this time without a session as well.
 const READY_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A change of the linger that is worth telling.
@@ -167,11 +168,17 @@ impl Runner {
     }
 
     fn announce_ready(&mut self) {
-        if self.parts.on_ready.is_none() || self.session.is_none() || !self.looked {
+        if self.parts.on_ready.is_none() || !self.looked {
             return;
         }
-        let waiting = self.ledger.partitions().any(|(_, book)| !book.is_dead() && book.position.is_none());
-        if !waiting || self.session_since.elapsed() >= READY_PATIENCE {
+        let is_ready = if self.session.is_some() {
+            let waiting = self.ledger.partitions().any(|(_, book)| !book.is_dead() && book.position.is_none());
+            !waiting || self.session_since.elapsed() >= READY_PATIENCE
+        } else {
+            // An outage may last for weeks, and a service manager ends what does not get ready.
+            self.spill.is_some() && self.away_since.elapsed() >= READY_PATIENCE
+        };
+        if is_ready {
             if let Some(on_ready) = self.parts.on_ready.take() {
                 on_ready();
             }
