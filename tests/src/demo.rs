@@ -53,9 +53,9 @@ const SPILL_MAX: &str = "16MiB";
 /// What a drained spill may keep on the disk: one file and what is written beside it.
 const SPILL_LEFT_BYTES: u64 = 3 * 1024 * 1024;
 
-/// Bits a second of the line for a record a second: enough for the compressed records three times over, so that a backlog drains in some
+/// Bits a second of the line for a record a second: enough for the compressed records some five times over, so that a backlog drains in some
 /// seconds, and one sees it.
-const LINE_BITS_PER_RECORD: u32 = 2_000;
+const LINE_BITS_PER_RECORD: u32 = 1_200;
 
 /// The line, at least, in bits a second.
 const LINE_MIN_BITS: u32 = 1_000_000;
@@ -102,6 +102,9 @@ pub fn run(options: DemoOptions) -> Result<bool> {
         ("spill.after", SPILL_AFTER.to_owned()),
         ("spill.max_bytes", SPILL_MAX.to_owned()),
         ("link.rate_max", format!("{}kbit", line / 1_000)),
+        // A dead line is given up soon, as on a line that is known to be bad.
+        ("link.idle_timeout", "5s".to_owned()),
+        ("link.keep_alive", "2s".to_owned()),
     ] {
         stage.agent.config.set(key, value);
     }
