@@ -18,7 +18,7 @@ use crate::telemetry::TOPICS;
 use crate::wait::wait_until;
 
 /// Largest agent, stripped, in bytes: what fits beside a system in the flash of a small gateway.
-const SIZE_MAX_BYTES: u64 = 12_000_000;
+const SIZE_MAX_BYTES: u64 = 14_000_000;
 
 /// Most resident memory of an agent that is connected and has nothing to do, in bytes.
 const IDLE_MAX_BYTES: u64 = 20 * 1024 * 1024;
