@@ -40,7 +40,9 @@ pub fn free_port_or(wished: Option<u16>) -> Result<u16> {
     }
 }
 
-fn is_free(port: u16) -> bool {
+/// Whether nobody holds this port of 127.0.0.1.
+#[must_use]
+pub fn is_free(port: u16) -> bool {
     let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, port));
     tcp.is_ok() && udp.is_ok()

@@ -5,20 +5,17 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::Parser as _;
-use spillway_broker::{ApiKey, Broker, BrokerOptions, Door, ResponseError};
+use spillway_broker::{ApiKey, Broker, BrokerOptions, ResponseError};
 use spillway_collector::cli::{Cli, Command};
-use spillway_collector::server::Server;
 use spillway_config::units::ByteSize;
 use spillway_config::{AgentConfig, CollectorConfig};
-use spillway_link::{Identity, IdentityFiles, Role};
-use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio::runtime::Handle;
 
+use self::running::{RELEASE_LIMIT, Running};
 use super::disk::{Medium, SmallDisk};
 use super::load::{Load, MIXED, Plan, TRANSACTIONAL};
 use super::player::Player;
@@ -30,12 +27,14 @@ use crate::client::Client;
 use crate::metrics::get;
 use crate::oracle::syncs::{check_syncs_rise, compare_syncs, read_syncs};
 use crate::oracle::{Report, judge, remote_topic, wait_drained};
-use crate::ports::free_port;
+use crate::ports::{free_port, is_free};
 use crate::reaper::scratch_dir;
 use crate::relay::Relay;
 use crate::spill_dir;
 use crate::spill_status::{SpillState, SpillStatus};
 use crate::wait::wait_until;
+
+mod running;
 
 /// Few partitions and a thin flow: the faults are what takes the time.
 const PLAN: Plan = Plan { mixed: 3, transactional: 2, compacted: 0, rate: 60, large_every: u64::MAX };
@@ -49,9 +48,6 @@ const SPILL_DISK_MIB: u64 = 12;
 
 /// Until the last record is at the centre once the last fault has passed.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
-
-/// How long the port of a collector that was killed may take to be free.
-const PORT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Offset syncs that are compared record for record.
 const SYNCS_COMPARED: usize = 10;
@@ -125,32 +121,6 @@ pub fn run(seed: u64, certificates: &Certificates, brokers: &Handle, mut tell: i
     check_syncs_rise(&syncs)?;
     compare_syncs(&scene.source, &scene.central, SITE, &syncs, SYNCS_COMPARED, seed)?;
     Ok(Outcome { tally, report, samples })
-}
-
-/// An agent or a collector.
-struct Running {
-    runtime: Option<Runtime>,
-    task: JoinHandle<String>,
-    door: Option<Door>,
-}
-
-impl Running {
-    fn kill(mut self) {
-        self.stop();
-    }
-
-    fn stop(&mut self) {
-        drop(self.door.take());
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.stop();
-    }
 }
 
 struct InsideScene {
@@ -249,15 +219,8 @@ impl InsideScene {
         config.spill.sync_interval = Duration::from_millis(10);
         config.spill.max_bytes = Some(SPILL_MAX);
         config.spill.min_free_disk = if self.refuses { ByteSize::from_mib(1 << 20) } else { ByteSize::from_bytes(0) };
-        self.wait_unlocked()?;
-        let runtime = runtime("agent")?;
-        let task = runtime.spawn(Box::pin(async move {
-            match spillway_agent::service::run(config, CancellationToken::new()).await {
-                Ok(ended) => format!("{ended:?}"),
-                Err(error) => format!("{:#}", anyhow!(error)),
-            }
-        }));
-        self.agent = Some(Running { runtime: Some(runtime), task, door: Some(door) });
+        self.wait_released()?;
+        self.agent = Some(Running::agent(config, door)?);
         Ok(())
     }
 
@@ -273,34 +236,16 @@ impl InsideScene {
         );
         std::fs::write(&path, text)?;
         let config = CollectorConfig::load(&path, none()).map_err(|problems| anyhow!("{problems}"))?;
-        let files = IdentityFiles { ca: config.tls.ca.clone(), cert: config.tls.cert.clone(), key: config.tls.key.clone() };
-        let identity = Identity::load(&files, Role::Collector, SystemTime::now())?;
-        let runtime = runtime("collector")?;
-        let deadline = Instant::now() + PORT_LIMIT;
-        let server = loop {
-            let bound = {
-                let _inside = runtime.enter();
-                Server::bind(&config, &identity)
-            };
-            match bound {
-                Ok(server) => break server,
-                // The one that was killed may hold the port for a moment.
-                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-                Err(error) => return Err(error.into()),
-            }
-        };
-        let task = runtime.spawn(Box::pin(async move {
-            server.run(&config, CancellationToken::new()).await;
-            "the server has ended".to_owned()
-        }));
-        self.collectors[index] = Some(Running { runtime: Some(runtime), task, door: Some(door) });
+        self.collectors[index] = Some(Running::collector(config, door)?);
         Ok(())
     }
 
-    /// Waits until the one that was killed has left its spill: its threads may run for a moment.
-    fn wait_unlocked(&self) -> Result<()> {
+    /// Waits until the agent that was killed has left its port and its spill: its threads may run for a moment, which those of a killed
+    /// process do not.
+    fn wait_released(&self) -> Result<()> {
+        wait_until("the killed agent has left its port", RELEASE_LIMIT, || Ok(is_free(self.admin)))?;
         let Ok(lock) = std::fs::File::open(self.spill.join("lock")) else { return Ok(()) };
-        wait_until("the killed agent has left its spill", PORT_LIMIT, || Ok(lock.try_lock().is_ok()))
+        wait_until("the killed agent has left its spill", RELEASE_LIMIT, || Ok(lock.try_lock().is_ok()))
     }
 
     fn inject(&mut self, salt: u64) -> Result<()> {
@@ -328,10 +273,6 @@ fn address() -> Result<SocketAddr> {
 
 fn none() -> [(String, String); 0] {
     []
-}
-
-fn runtime(name: &str) -> Result<Runtime> {
-    Builder::new_multi_thread().worker_threads(1).thread_name(name).enable_all().build().context("no runtime")
 }
 
 impl Scene for InsideScene {
@@ -418,9 +359,15 @@ impl Scene for InsideScene {
 
     fn check(&mut self) -> Result<()> {
         self.witness.look()?;
-        let running = self.agent.iter().map(|agent| ("the agent", agent));
-        for (name, running) in running.chain(self.collectors.iter().flatten().map(|collector| ("a collector", collector))) {
-            ensure!(!running.task.is_finished(), "{name} has ended by itself");
+        self.check_running()
+    }
+
+    fn check_running(&mut self) -> Result<()> {
+        let collectors = self.collectors.iter_mut().flatten().map(|collector| ("a collector", collector));
+        for (name, running) in self.agent.iter_mut().map(|agent| ("the agent", agent)).chain(collectors) {
+            if let Some(said) = running.ended() {
+                bail!("{name} has ended by itself: {said}");
+            }
         }
         Ok(())
     }

@@ -59,6 +59,7 @@ impl<S: Scene> Player<'_, S> {
     fn wait_spill(&mut self, what: &str, pace: &Pace, mut seen: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + pace.recovery;
         while !seen(self)? {
+            self.scene.check_running()?;
             ensure!(Instant::now() < deadline, "not seen within {:?}: {what}", pace.recovery);
             std::thread::sleep(pace.look);
         }

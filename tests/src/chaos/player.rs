@@ -112,6 +112,7 @@ impl<'s, S: Scene> Player<'s, S> {
             {
                 return Ok(());
             }
+            self.scene.check_running()?;
             ensure!(Instant::now() < deadline, "no records arrive at the centre for {:?}; last seen {from:?}", pace.recovery);
             std::thread::sleep(pace.look * FLOW_LOOKS);
         }

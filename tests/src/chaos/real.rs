@@ -415,6 +415,10 @@ impl Scene for RealScene {
         {
             return Err(anyhow!(error));
         }
+        self.check_running()
+    }
+
+    fn check_running(&mut self) -> Result<()> {
         let down: BTreeSet<&str> = [
             (!self.stage.agent.is_running()).then_some("the agent"),
             (!self.stage.collector(0)?.is_running()).then_some("collector 1"),

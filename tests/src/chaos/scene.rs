@@ -86,6 +86,12 @@ pub trait Scene {
     /// When it is.
     fn check(&mut self) -> Result<()>;
 
+    /// Whether agent and collectors, all of which should run, do.
+    ///
+    /// # Errors
+    /// Which of them has ended by itself.
+    fn check_running(&mut self) -> Result<()>;
+
     /// The directory of the agent's spill.
     fn spill_dir(&self) -> &Path;
 
