@@ -86,7 +86,7 @@ pub enum Event {
     Unreported(u64),
     /// The figures have changed.
     Usage(Usage),
-    /// The store takes nothing, and why; `None`: it takes frames again.
+    /// Frames wait because the store is full; `None`: none waits any more.
     Full(Option<Full>),
     /// The store cannot do what it should; `None`: it can again. It is tried on and on.
     Trouble(Option<Error>),
@@ -248,6 +248,11 @@ impl<S: SpillStore, T: FnMut(Event)> Work<S, T> {
         if self.tidy.take_if(|tidy| *tidy <= now).is_some() || retry {
             self.release(&[]);
         }
+        if retry && self.is_in_trouble && self.queue.next().is_none() {
+            // Nothing waits that would find out whether the disk works again.
+            let outcome = self.store.persist();
+            self.note(outcome);
+        }
         // A store that takes nothing can still be read.
         if self.retry.is_none() {
             self.append(now);
@@ -271,8 +276,7 @@ impl<S: SpillStore, T: FnMut(Event)> Work<S, T> {
     }
 
     fn append(&mut self, now: Instant) {
-        // As long as nothing is tried, nothing is known to have changed.
-        let mut full = if self.queue.next().is_some() { None } else { self.full };
+        let mut full = None;
         while let Some(entry) = self.queue.next() {
             let bytes = entry.frame.len();
             match self.store.append(entry, now_ms()) {
@@ -292,7 +296,6 @@ impl<S: SpillStore, T: FnMut(Event)> Work<S, T> {
                     self.queue.placed(None);
                 }
                 Err(error) => {
-                    full = self.full;
                     self.note(Err(error));
                     break;
                 }

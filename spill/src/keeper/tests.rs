@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
 use spillway_proto::frame::SectionKind;
@@ -19,6 +20,11 @@ struct List {
     failures: VecDeque<bool>,
     /// Room for so many entries.
     room: usize,
+    /// So many attempts to note what was released fail, and so many to delete.
+    persist_failures: usize,
+    release_failures: usize,
+    /// How often what was released was noted.
+    persisted: Arc<AtomicUsize>,
 }
 
 impl List {
@@ -28,7 +34,21 @@ impl List {
         }
         // What was not durable is not in the store, and its numbers are not given again.
         self.pending.clear();
-        Err(Error::Database { path: "list".into(), text: "told to".to_owned() })
+        Err(failure())
+    }
+}
+
+fn failure() -> Error {
+    Error::Database { path: "list".into(), text: "told to".to_owned() }
+}
+
+fn fails_still(failures: &mut usize) -> Result<(), Error> {
+    match failures.checked_sub(1) {
+        Some(left) => {
+            *failures = left;
+            Err(failure())
+        }
+        None => Ok(()),
     }
 }
 
@@ -61,12 +81,16 @@ impl SpillStore for List {
 
     fn release(&mut self, releases: &[Release]) -> Result<(), Error> {
         self.fails()?;
+        fails_still(&mut self.release_failures)?;
         self.room += releases.len();
         Ok(())
     }
 
     fn persist(&mut self) -> Result<(), Error> {
-        self.fails()
+        self.fails()?;
+        fails_still(&mut self.persist_failures)?;
+        self.persisted.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     fn spans(&self, _partition: &TopicPartition) -> Vec<(Source, Span)> {
@@ -98,19 +122,32 @@ fn frame(n: u8) -> Entry {
     let offset = |value| NextOffset::new(value).unwrap();
     let kind = SectionKind::Data { first: offset(n.into()), next: offset(u64::from(n) + 1), records: 1, raw_length: 1 };
     let section = StoredSection { partition: partition(), topic_id: TopicId([1; 16]), partition_count: 1, line: Line(0), kind };
-    Entry { class: Class::DEFAULT, created_ms: 0, sections: vec![section], refill: false, frame: Bytes::from(vec![n]) }
+    Entry { class: Class::DEFAULT, created_ms: 0, sections: vec![section], frame: Bytes::from(vec![n]) }
 }
 
 fn release() -> Release {
     Release { partition: partition(), topic_id: TopicId([1; 16]), line: Line(0), next: NextOffset::ZERO }
 }
 
-/// Gives `count` frames, waits until all are confirmed, and reads them. Answers what came back, how often there was trouble, how often it was full.
-fn play(list: List, count: u8) -> (Vec<u8>, usize, usize) {
+fn start(list: List) -> (Keeper, Receiver<Event>) {
     let (tell, events) = mpsc::channel();
     let commit = CommitLimits { max_bytes: 3, max_wait: Duration::from_millis(1) };
     let limits = KeeperLimits { commit, retry_pause: Duration::from_millis(5) };
-    let keeper = Keeper::start(list, limits, move |event| drop(tell.send(event))).unwrap();
+    (Keeper::start(list, limits, move |event| drop(tell.send(event))).unwrap(), events)
+}
+
+/// The events up to the first that is awaited, with it.
+fn wait(events: &Receiver<Event>, is_awaited: impl Fn(&Event) -> bool) -> Vec<Event> {
+    let mut seen = Vec::new();
+    while !seen.last().is_some_and(&is_awaited) {
+        seen.push(events.recv_timeout(Duration::from_secs(60)).unwrap());
+    }
+    seen
+}
+
+/// Gives `count` frames, waits until all are confirmed, and reads them. Answers what came back, how often there was trouble, how often it was full.
+fn play(list: List, count: u8) -> (Vec<u8>, usize, usize) {
+    let (keeper, events) = start(list);
     (0..count).for_each(|n| keeper.give(Command::Append(frame(n))).unwrap());
     let (mut confirmed, mut read, mut troubles, mut full) = (0, Vec::new(), 0, 0);
     loop {
@@ -161,4 +198,62 @@ fn a_full_store_goes_on_when_there_is_room() {
     let (read, troubles, full) = play(list, 14);
     assert_eq!((read, troubles), ((0..14).collect(), 0));
     assert!(full > 0);
+}
+
+#[test]
+fn what_is_taken_back_does_not_come_to_light_later() {
+    let (keeper, events) = start(List { room: 2, ..List::default() });
+    (0..5).for_each(|n| keeper.give(Command::Append(frame(n))).unwrap());
+    let seen = wait(&events, |event| matches!(event, Event::Full(Some(_))));
+    keeper.give(Command::TakeBack).unwrap();
+    let more = wait(&events, |event| matches!(event, Event::TakenBack));
+    let confirmed =
+        |events: &[Event]| events.iter().map(|event| if let Event::Stored { count, .. } = event { *count } else { 0 }).sum::<usize>();
+    let first = confirmed(&seen) + confirmed(&more);
+    assert!(first <= 2, "{first} of 2 that there was room for");
+
+    keeper.give(Command::Release(vec![release(); 10])).unwrap();
+    keeper.give(Command::Append(frame(9))).unwrap();
+    let mut later = wait(&events, |event| matches!(event, Event::Stored { .. }));
+    assert_eq!(confirmed(&later), 1, "what was taken back is not confirmed any more");
+    assert!(later.iter().any(|event| matches!(event, Event::Full(None))));
+    let mut read = Vec::new();
+    let mut after = EntryId::ZERO;
+    loop {
+        keeper.give(Command::Read(after)).unwrap();
+        later = wait(&events, |event| matches!(event, Event::Read(_)));
+        let Some(Event::Read(Some(entry))) = later.pop() else { break };
+        read.push(entry.frame[0]);
+        after = entry.id;
+    }
+    // What was appended and not yet synced when it was taken back may be there all the same.
+    assert_eq!(read, [0, 1, 9]);
+}
+
+#[test]
+fn nothing_is_told_of_a_partition_before_what_was_released_is_noted() {
+    let persisted = Arc::new(AtomicUsize::new(0));
+    let (keeper, events) = start(List { room: 9, persist_failures: 3, persisted: Arc::clone(&persisted), ..List::default() });
+    keeper.give(Command::Persist).unwrap();
+    keeper.give(Command::Tell(partition())).unwrap();
+    let seen = wait(&events, |event| matches!(event, Event::Known { .. }));
+    assert!(persisted.load(Ordering::Relaxed) > 0, "told before it was noted: {seen:?}");
+    assert!(seen.iter().any(|event| matches!(event, Event::Trouble(Some(_)))), "it did not fail: {seen:?}");
+}
+
+#[test]
+fn trouble_ends_by_itself_when_nothing_waits() {
+    let (keeper, events) = start(List { room: 9, persist_failures: 2, ..List::default() });
+    keeper.give(Command::Persist).unwrap();
+    wait(&events, |event| matches!(event, Event::Trouble(Some(_))));
+    wait(&events, |event| matches!(event, Event::Trouble(None)));
+}
+
+#[test]
+fn what_cannot_be_deleted_does_not_stop_what_comes() {
+    let (keeper, events) = start(List { room: 9, release_failures: usize::MAX, ..List::default() });
+    keeper.give(Command::Release(vec![release()])).unwrap();
+    keeper.give(Command::Append(frame(1))).unwrap();
+    let seen = wait(&events, |event| matches!(event, Event::Stored { .. }));
+    assert!(!seen.iter().any(|event| matches!(event, Event::Trouble(_))), "{seen:?}");
 }

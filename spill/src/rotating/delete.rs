@@ -116,6 +116,7 @@ impl RotatingStore {
     /// Deletes generations: first out of the way, durably, so that a half-deleted one is never taken for a damaged one.
     fn delete(&mut self, numbers: &[u64]) -> Result<(), Error> {
         let mut trash: Vec<PathBuf> = Vec::new();
+        let mut outcome = Ok(());
         for number in numbers {
             if let Some(class) = self.readers.iter().find(|(_, reader)| reader.generation == *number).map(|(class, _)| *class)
                 && let Some(reader) = self.readers.remove(&class)
@@ -127,7 +128,11 @@ impl RotatingStore {
             };
             let directory = directory_of(&self.root, *number);
             if generation.damaged {
-                self.put_aside(*number)?;
+                // One that stays, as on a full disk, keeps no other from going.
+                if let Err(error) = self.put_aside(*number) {
+                    outcome = Err(error);
+                    continue;
+                }
             } else {
                 let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let away = self.root.join(format!("{TRASH_PREFIX}{name}"));
@@ -140,7 +145,7 @@ impl RotatingStore {
         for directory in trash {
             fs::remove_dir_all(&directory).map_err(failed("remove", &directory))?;
         }
-        Ok(())
+        outcome
     }
 
     /// Moves a damaged generation to the quarantine, and the oldest ones out of it when it is full.
