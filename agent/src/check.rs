@@ -1,7 +1,6 @@
 //! What `check` tells: the configuration in effect, and with `--connect` whether the other ends answer.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
@@ -9,10 +8,9 @@ use rdkafka::error::KafkaError;
 use spillway_config::{AgentConfig, OnGap, SpillConfig, StartFrom, TopicRule};
 use spillway_link::LinkClient;
 use spillway_proto::close::CloseCode;
-use spillway_spill::seal::{Key, KeyError};
 
 use crate::service::{self, StartError};
-use crate::source;
+use crate::{source, spill};
 
 /// How long the site's Kafka and each collector may take to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,15 +24,6 @@ pub enum Error {
     /// The agent would not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The spill cannot be sealed.
-    #[error("spill.key_file = \"{}\" is of no use: name a file with 32 random bytes, or with 64 hexadecimal digits", path.display())]
-    SpillKey {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: KeyError,
-    },
     /// The site's Kafka does not answer.
     #[error("the site's Kafka at {servers} does not answer: check that it runs, kafka.bootstrap_servers and security_protocol")]
     Kafka {
@@ -73,7 +62,7 @@ pub fn describe(config: &AgentConfig) -> Result<String, Error> {
     let addresses = config.collector.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     line("collector", addresses);
     line("rate", config.link.rate_max.map_or_else(|| "unlimited".to_owned(), |rate| format!("{} bit/s at most", rate.bits_per_second())));
-    line("spill", spill(&config.spill)?);
+    line("spill", spilled(&config.spill)?);
     let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / 1_048_576.0);
     line(
         "memory",
@@ -153,16 +142,10 @@ fn what_differs(rule: &TopicRule) -> String {
 }
 
 /// Where it is, how large at most, and what happens then. Reads the key, if there is one, and writes nothing.
-fn spill(spill: &SpillConfig) -> Result<String, Error> {
-    let Some(max_bytes) = spill.max_bytes else { return Ok("off: nothing is written to disk".to_owned()) };
-    let sealed = match &spill.key_file {
-        None => "",
-        Some(path) => {
-            Key::read(path).map_err(|source| Error::SpillKey { path: path.clone(), source })?;
-            ", encrypted"
-        }
-    };
-    let (dir, policy) = (spill.dir.display(), spill.when_full.as_str());
+fn spilled(config: &SpillConfig) -> Result<String, Error> {
+    let Some(max_bytes) = config.max_bytes else { return Ok("off: nothing is written to disk".to_owned()) };
+    let sealed = spill::key(config).map_err(StartError::Spill)?.map_or("", |_| ", encrypted");
+    let (dir, policy) = (config.dir.display(), config.when_full.as_str());
     Ok(format!("{dir}, {max_bytes} at most{sealed}, {policy} when full"))
 }
 

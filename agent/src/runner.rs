@@ -284,7 +284,8 @@ impl Runner {
             );
         }
         if let Some(spill) = self.spill.take() {
-            drop(tokio::task::spawn_blocking(move || spill.close()).await);
+            // Syncs and closes the store.
+            drop(tokio::task::spawn_blocking(move || drop(spill)).await);
         }
         if let Some(commit) = self.commit.take() {
             self.ledger.commit_failed(commit.offsets);

@@ -148,7 +148,7 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<Ended, 
         max_bytes: shares.frame_bytes,
         max_records: config.link.frame_max_records,
         linger: config.link.frame_linger,
-        // Until a session says otherwise; nothing is read before.
+        // Until a session says otherwise. What is spilled before may be larger than the collector takes: see `Spool::read`.
         largest_raw: spillway_proto::limits::MAX_FRAME_RAW_BYTES,
     };
     let compression_level = config.link.compression_level;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use spillway_agent_core::spool::SpoolLimits;
-use spillway_config::{AgentConfig, WhenFull};
+use spillway_config::{AgentConfig, SpillConfig, WhenFull};
 use spillway_spill::admission::{Limits, Policy};
 use spillway_spill::commit::CommitLimits;
 use spillway_spill::keeper::{Keeper, KeeperLimits};
@@ -25,7 +25,7 @@ const MAX_EVENTS: usize = 256;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The key cannot be used.
-    #[error("spill.key_file {}: make one with `openssl rand -hex 32`", path.display())]
+    #[error("spill.key_file = \"{}\" is of no use: make one with `openssl rand -hex 32`", path.display())]
     Key {
         /// The file.
         path: PathBuf,
@@ -70,6 +70,15 @@ fn warn_of_left_data(dir: &Path) {
     }
 }
 
+/// Reads the key, if there is one.
+///
+/// # Errors
+/// When it cannot be used.
+pub fn key(spill: &SpillConfig) -> Result<Option<Key>, Error> {
+    let read = |path: &PathBuf| Key::read(path).map_err(|source| Error::Key { path: path.clone(), source });
+    spill.key_file.as_ref().map(read).transpose()
+}
+
 /// What `when_full` means to the store.
 fn policy(when_full: WhenFull) -> Policy {
     match when_full {
@@ -81,8 +90,8 @@ fn policy(when_full: WhenFull) -> Policy {
 
 /// Which class of the spill each topic belongs to.
 pub fn classify(config: &AgentConfig) -> Classify {
-    let (other, topics) = (config.spill.when_full, config.topics.clone());
-    Arc::new(move |topic| policy(topics.rule_for(topic).and_then(|rule| rule.when_full).unwrap_or(other)).class())
+    let config = config.clone();
+    Arc::new(move |topic| policy(config.when_full_of(topic)).class())
 }
 
 /// Opens the spill and starts its thread; `None` when the configuration wants none.
@@ -95,8 +104,7 @@ pub fn open(config: &AgentConfig, shares: &Shares) -> Result<Option<SpillParts>,
         warn_of_left_data(&spill.dir);
         return Ok(None);
     };
-    let read = |path: &PathBuf| Key::read(path).map_err(|source| Error::Key { path: path.clone(), source });
-    let key = spill.key_file.as_ref().map(read).transpose()?;
+    let key = key(spill)?;
     let limits = Limits { max_bytes, min_free_disk: spill.min_free_disk.bytes(), max_age: spill.max_age };
     let policies = [Policy::Block, Policy::DropOldest, Policy::DropNewest].map(|policy| (policy.class(), policy));
     let policies = BTreeMap::from(policies);

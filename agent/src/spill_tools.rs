@@ -201,7 +201,7 @@ mod tests {
         let kind = frame.sections[0].kind;
         let section = StoredSection { partition, topic_id: TopicId([1; 16]), partition_count: 1, line: Line(0), kind };
         let sections = vec![section];
-        let entry = Entry { class: Class::DEFAULT, created_ms: 1_700_000_000_000, sections, refill: false, frame: frame.bytes };
+        let entry = Entry { class: Class::DEFAULT, created_ms: 1_700_000_000_000, sections, frame: frame.bytes };
         let mut store = RotatingStore::open(root, Options::new(8 << 20)).unwrap();
         store.append(&entry, 0).unwrap();
         store.sync().unwrap();

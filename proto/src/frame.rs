@@ -331,53 +331,69 @@ fn verify_checksum(bytes: &[u8], checked: usize) -> Result<(), DecodeError> {
 }
 
 fn read_section(reader: &mut Reader<'_>, max_raw: usize) -> Result<Section, DecodeError> {
-    let lane = Lane(reader.varint_u32("lane")?);
-    let kind = match reader.u8("section kind")? {
-        KIND_DATA => {
-            let first = next_offset(reader, "first")?;
-            let span = reader.varint("span")?;
-            let value = first.value().saturating_add(span);
-            let limit = i64::MAX.cast_unsigned();
-            let next = NextOffset::new(value).ok_or(DecodeError::Range { what: "next", value, limit })?;
-            let limit = u64::from(limits::MAX_SECTION_RECORDS).min(span);
-            let records = reader.varint_up_to(limit, "record count")? as u32;
-            let raw_length = reader.length(max_raw, "raw length")?;
-            SectionKind::Data { first, next, records, raw_length }
-        }
-        KIND_GAP => {
-            let (first, next) = (next_offset(reader, "first")?, next_offset(reader, "next")?);
-            SectionKind::Gap { first, next, reason: GapReason::from_code(reader.u8("gap reason")?) }
-        }
-        KIND_START => SectionKind::Start { next: next_offset(reader, "next")? },
-        other => return Err(DecodeError::Unknown { what: "section kind", value: u64::from(other) }),
-    };
-    Ok(Section { lane, kind })
+    Ok(Section { lane: Lane(reader.varint_u32("lane")?), kind: SectionKind::read(reader, max_raw)? })
 }
 
 fn put_section(out: &mut Vec<u8>, section: &Section) {
     put_varint(out, u64::from(section.lane.0));
-    match section.kind {
-        SectionKind::Data { first, next, records, raw_length } => {
-            out.push(KIND_DATA);
-            put_varint(out, first.value());
-            put_varint(out, next.value() - first.value());
-            put_varint(out, u64::from(records));
-            put_varint(out, raw_length as u64);
-        }
-        SectionKind::Gap { first, next, reason } => {
-            out.push(KIND_GAP);
-            put_varint(out, first.value());
-            put_varint(out, next.value());
-            out.push(reason.code());
-        }
-        SectionKind::Start { next } => {
-            out.push(KIND_START);
-            put_varint(out, next.value());
+    section.kind.put(out);
+}
+
+impl SectionKind {
+    /// Reads what [`Self::put`] writes; data of more than `max_raw` bytes is refused.
+    ///
+    /// # Errors
+    /// Any deviation from the format.
+    pub fn read(reader: &mut Reader<'_>, max_raw: usize) -> Result<Self, DecodeError> {
+        Ok(match reader.u8("section kind")? {
+            KIND_DATA => {
+                let first = next_offset(reader, "first")?;
+                let span = reader.varint("span")?;
+                let value = first.value().saturating_add(span);
+                let limit = i64::MAX.cast_unsigned();
+                let next = NextOffset::new(value).ok_or(DecodeError::Range { what: "next", value, limit })?;
+                let limit = u64::from(limits::MAX_SECTION_RECORDS).min(span);
+                let records = reader.varint_up_to(limit, "record count")? as u32;
+                Self::Data { first, next, records, raw_length: reader.length(max_raw, "raw length")? }
+            }
+            KIND_GAP => {
+                let (first, next) = (next_offset(reader, "first")?, next_offset(reader, "next")?);
+                Self::Gap { first, next, reason: GapReason::from_code(reader.u8("gap reason")?) }
+            }
+            KIND_START => Self::Start { next: next_offset(reader, "next")? },
+            other => return Err(DecodeError::Unknown { what: "section kind", value: u64::from(other) }),
+        })
+    }
+
+    /// Appends the bytes of a frame's header for it, behind the lane.
+    pub fn put(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Data { first, next, records, raw_length } => {
+                out.push(KIND_DATA);
+                put_varint(out, first.value());
+                put_varint(out, next.value().saturating_sub(first.value()));
+                put_varint(out, u64::from(records));
+                put_varint(out, raw_length as u64);
+            }
+            Self::Gap { first, next, reason } => {
+                out.push(KIND_GAP);
+                put_varint(out, first.value());
+                put_varint(out, next.value());
+                out.push(reason.code());
+            }
+            Self::Start { next } => {
+                out.push(KIND_START);
+                put_varint(out, next.value());
+            }
         }
     }
 }
 
-pub(crate) fn next_offset(reader: &mut Reader<'_>, what: &'static str) -> Result<NextOffset, DecodeError> {
+/// Reads a next offset; `what` names it in an error.
+///
+/// # Errors
+/// When it is beyond what Kafka knows.
+pub fn next_offset(reader: &mut Reader<'_>, what: &'static str) -> Result<NextOffset, DecodeError> {
     let limit = i64::MAX.cast_unsigned();
     let value = reader.varint_up_to(limit, what)?;
     NextOffset::new(value).ok_or(DecodeError::Range { what, value, limit })

@@ -66,7 +66,7 @@ fn entry(n: u64, frame: Bytes) -> Entry {
     let kind = SectionKind::Data { first: offset(n), next: offset(n + 1), records: 1, raw_length: frame.len() };
     let partition = TopicPartition { topic: TopicName::parse("telemetry").unwrap(), partition: Partition::FIRST };
     let section = StoredSection { partition, topic_id: TopicId([1; 16]), partition_count: 1, line: Line(0), kind };
-    Entry { class: Class::DEFAULT, created_ms: 0, sections: vec![section], refill: false, frame }
+    Entry { class: Class::DEFAULT, created_ms: 0, sections: vec![section], frame }
 }
 
 fn release(next: u64) -> Release {

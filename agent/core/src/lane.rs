@@ -31,6 +31,12 @@ pub enum AfterDrain {
     Hold(HeldBecause),
 }
 
+/// A lane that is never opened: collectors pass over its sections.
+pub const NO_LANE: Lane = Lane(u32::MAX);
+
+/// Reason of a partition held by the agent itself: a record, or a spilled frame, is larger than the collector takes.
+pub const RECORD_TOO_LARGE: &str = "record_too_large";
+
 /// Why a partition stands still.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldBecause {

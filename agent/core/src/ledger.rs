@@ -21,6 +21,7 @@ use super::start::Beginning;
 mod endings;
 mod entries;
 mod frames;
+mod returned;
 mod spilled;
 
 pub use entries::{Attachment, Detachment, Ended, Error, Outgoing, Resumed};

@@ -15,10 +15,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use spillway_proto::Lane;
 use spillway_proto::frame::{EncodedFrame, Frame, Section};
+use spillway_proto::{Lane, TopicPartition};
 use spillway_spill_core::entry::{EntryId, StoredSection};
 
+use crate::lane::{HeldBecause, NO_LANE, RECORD_TOO_LARGE};
 use crate::ledger::{Error, Ledger, Wanted};
 
 mod begin;
@@ -103,9 +104,6 @@ enum Reading {
 /// A spill that took nothing while the line was up is left alone for so long.
 const REST: Duration = Duration::from_secs(30);
 
-/// A lane that is never opened: collectors pass over its sections.
-pub const NO_LANE: Lane = Lane(u32::MAX);
-
 impl Spool {
     /// A spill that holds entries up to `last` from an earlier process; [`EntryId::ZERO`]: none.
     pub fn new(limits: SpoolLimits, last: EntryId) -> Self {
@@ -141,14 +139,12 @@ impl Spool {
         budget: usize,
         now: Instant,
     ) -> Result<(), Error> {
-        let rests = self.rests(now) && self.waiting.is_empty() && ledger.is_answered() && ledger.joins(&frame.sections);
         if !self.in_use {
             return ledger.push(frame, timestamps, budget, now);
         }
-        if rests {
+        if self.rests(now) && self.waiting.is_empty() && ledger.is_answered() && ledger.joins(&frame.sections) {
             ledger.store(&frame.sections)?;
-            ledger.push_back(&frame.sections, frame.bytes, budget, now);
-            return Ok(());
+            return ledger.push_back(&frame.sections, frame.bytes, budget, now);
         }
         self.copy_memory(ledger);
         let append = Append { sections: ledger.store(&frame.sections)?, bytes: frame.bytes };
@@ -190,7 +186,10 @@ impl Spool {
 
     /// The spill has forgotten what it had not confirmed: that goes straight to the ledger, or to the spill's end again where something before it is
     /// still there.
-    pub fn taken_back(&mut self, ledger: &mut Ledger, now: Instant) {
+    ///
+    /// # Errors
+    /// When the books do not add up: a bug.
+    pub fn taken_back(&mut self, ledger: &mut Ledger, now: Instant) -> Result<(), Error> {
         (self.taking_back, self.copies) = (false, 0);
         self.appends.clear();
         self.rests_until = Some(now + self.limits.after.max(REST));
@@ -198,7 +197,7 @@ impl Spool {
             match waiting.copy {
                 Some(index) => ledger.recall(index),
                 None if ledger.is_answered() && ledger.joins(&waiting.sections) => {
-                    ledger.push_back(&waiting.sections, waiting.append.bytes, waiting.budget, now);
+                    ledger.push_back(&waiting.sections, waiting.append.bytes, waiting.budget, now)?;
                 }
                 None => {
                     let Waiting { sections, append: Append { sections: mut stored, bytes }, budget, .. } = waiting;
@@ -214,6 +213,7 @@ impl Spool {
             self.appends.extend(kept.0);
             self.waiting.extend(kept.1);
         }
+        Ok(())
     }
 
     fn append(&mut self, append: Append, sections: Vec<Section>, copy: Option<u64>, budget: usize) {
@@ -252,29 +252,38 @@ impl Spool {
         Some(self.cursor)
     }
 
-    /// What was asked for by [`Self::next_read`]; `None`: there is no further entry. `budget` are bytes of the agent's budget that the frame
-    /// holds.
+    /// What was asked for by [`Self::next_read`]; `None`: there is no further entry. `largest_raw` is the largest raw frame that the session allows, in
+    /// bytes: what was spilled under another collector, or before the first session, may be larger. Answers the partitions that stand still because of
+    /// that, as they do for a record from the source that does not fit.
     ///
     /// # Errors
     /// When the books do not add up: a bug.
-    pub fn read(&mut self, ledger: &mut Ledger, entry: Option<ReadEntry>, budget: usize, now: Instant) -> Result<(), Error> {
+    pub fn read(
+        &mut self,
+        ledger: &mut Ledger,
+        entry: Option<ReadEntry>,
+        largest_raw: usize,
+        now: Instant,
+    ) -> Result<Vec<TopicPartition>, Error> {
         if std::mem::replace(&mut self.reading, Reading::No) != Reading::Yes {
-            ledger.give_back(budget);
-            return Ok(());
+            return Ok(Vec::new());
         }
         let Some(ReadEntry { id, created_ms, sections, frame }) = entry else {
-            ledger.give_back(budget);
             self.cursor = self.last;
-            return Ok(());
+            return Ok(Vec::new());
         };
         self.cursor = id;
         let wanted = ledger.wanted(&sections);
-        if wanted.iter().any(|wanted| matches!(wanted, Wanted::Now(_))) {
-            let lanes = wanted.iter().map(|wanted| if let Wanted::Now(lane) = wanted { *lane } else { NO_LANE });
-            return ledger.push_stored(frame.with_lanes(lanes), &wanted, created_ms, budget, now);
+        let now_wanted = |wanted: &Wanted| if let Wanted::Now(lane) = wanted { Some(*lane) } else { None };
+        if frame.raw_length() > largest_raw {
+            let because = too_large(frame.raw_length(), largest_raw);
+            return Ok(wanted.iter().filter_map(now_wanted).filter_map(|lane| ledger.stand_still(lane, because.clone())).collect());
         }
-        ledger.give_back(budget);
-        Ok(())
+        if wanted.iter().any(|wanted| now_wanted(wanted).is_some()) {
+            let lanes = wanted.iter().map(|wanted| now_wanted(wanted).unwrap_or(NO_LANE));
+            ledger.push_stored(frame.with_lanes(lanes), &wanted, created_ms, now)?;
+        }
+        Ok(Vec::new())
     }
 
     /// To be called after everything else: leaves the spill when its end is reached, and finds what is lost there.
@@ -353,6 +362,12 @@ impl Spool {
             self.reading = Reading::InVain;
         }
     }
+}
+
+/// Why partitions stand still of which the spill has a frame that the collector does not take.
+fn too_large(bytes: usize, limit: usize) -> HeldBecause {
+    let detail = format!("the spill holds a frame of {bytes} bytes, the collector allows {limit}: raise session.max_frame_bytes there");
+    HeldBecause { reason: RECORD_TOO_LARGE, detail }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::Offset;
-use spillway_agent_core::lane::{AfterDrain, HeldBecause, LaneSource};
+use spillway_agent_core::lane::{AfterDrain, HeldBecause, LaneSource, RECORD_TOO_LARGE};
 use spillway_agent_core::start::{Beginning, Gap};
 use spillway_agent_core::topics::{Change, Snapshot, TopicState};
 use spillway_config::OnGap;
@@ -156,8 +156,6 @@ impl Runner {
 
     fn drain_partition(&mut self, partition: &TopicPartition, then: AfterDrain) {
         match self.ledger.lane_of(partition) {
-            // What the spill has of a topic of the past is sent in any case; then the topics are looked at again.
-            Some(lane) if self.ledger.book(lane).is_some_and(|book| !book.is_dead() && book.source.outlived_by.is_some()) => {}
             Some(lane) if self.ledger.book(lane).is_some_and(|book| !book.is_dead()) => self.ledger.drain(lane, then),
             Some(_) if then == AfterDrain::Reopen => _ = self.reopen.insert(partition.clone()),
             Some(_) => self.close_partition(partition),
@@ -269,9 +267,6 @@ pub(super) async fn commit_last(consumer: Arc<SiteConsumer>, offsets: BTreeMap<T
         }
     }
 }
-
-/// Reason of a partition held by the agent itself.
-pub(super) const RECORD_TOO_LARGE: &str = "record_too_large";
 
 fn offset_list(offsets: &BTreeMap<TopicPartition, NextOffset>) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::with_capacity(offsets.len());

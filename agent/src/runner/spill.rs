@@ -9,8 +9,7 @@ use std::future::pending;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use spillway_agent_core::forecast::Forecast;
-use spillway_agent_core::lane::{HeldBecause, LaneSource};
-use spillway_agent_core::ledger::Wanted;
+use spillway_agent_core::lane::{LaneSource, RECORD_TOO_LARGE};
 use spillway_agent_core::spool::{Append, ReadEntry, Spool, SpoolLimits};
 use spillway_agent_core::start::LogRange;
 use spillway_proto::frame::{Frame, Section};
@@ -21,7 +20,6 @@ use spillway_spill::keeper::{Command, Event, Keeper};
 use spillway_spill::store::{Release, StoredEntry, Usage};
 use tokio::sync::mpsc;
 
-use super::local::RECORD_TOO_LARGE;
 use super::{Error, Runner};
 use crate::source::{BuiltFrame, Classify};
 use crate::survey::Question;
@@ -136,11 +134,6 @@ impl Spill {
         }
     }
 
-    /// Syncs and closes the store. Blocks.
-    pub(super) fn close(self) {
-        drop(self);
-    }
-
     fn give(&mut self, command: Command) {
         self.waiting.push_back(command);
         self.pass_on();
@@ -170,7 +163,7 @@ impl Spill {
                 self.known.insert(section.partition.clone());
             }
         }
-        self.give(Command::Append(Entry { class, created_ms: now_ms(), sections, refill: false, frame: bytes }));
+        self.give(Command::Append(Entry { class, created_ms: now_ms(), sections, frame: bytes }));
     }
 }
 
@@ -193,20 +186,21 @@ impl Runner {
             Event::Stored { count, last } => spill.spool.stored(&mut self.ledger, count, last),
             Event::Read(entry) => {
                 let entry = entry.map(decoded).transpose()?;
-                if let Some(entry) = &entry {
-                    self.hold_too_large(entry)?;
+                let held = spill.spool.read(&mut self.ledger, entry, self.largest_raw, Instant::now()).map_err(Error::Books)?;
+                for partition in held {
+                    tracing::error!(
+                        event = "held", topic = %partition.topic, partition = partition.partition.index(), reason = RECORD_TOO_LARGE,
+                        limit = self.largest_raw,
+                        "a spilled frame is larger than the collector takes: raise session.max_frame_bytes there. This partition stands still, the others go on"
+                    );
                 }
-                let Some(spill) = &mut self.spill else {
-                    return Ok(());
-                };
-                spill.spool.read(&mut self.ledger, entry, 0, Instant::now()).map_err(Error::Books)?;
             }
             Event::TakenBack => {
                 tracing::warn!(
                     event = "spill_passed_by",
                     "the spill takes nothing, and the line is up: records go straight to the line for now, and wait in the site's Kafka where it is too slow"
                 );
-                spill.spool.taken_back(&mut self.ledger, Instant::now());
+                spill.spool.taken_back(&mut self.ledger, Instant::now()).map_err(Error::Books)?;
             }
             Event::Known { partition, spans, released } => self.on_known(&partition, spans, released)?,
             Event::Report(report) => self.on_report(report),
@@ -249,34 +243,6 @@ impl Runner {
             }
             _ => {}
         }
-    }
-
-    /// What was spilled under another collector, or before the first session, may be larger than this one takes: its partitions stand still, as for a
-    /// record from the source that does not fit.
-    fn hold_too_large(&mut self, entry: &ReadEntry) -> Result<(), Error> {
-        let (bytes, limit) = (entry.frame.raw_length(), self.largest_raw);
-        if bytes <= limit {
-            return Ok(());
-        }
-        for wanted in self.ledger.wanted(&entry.sections) {
-            let Wanted::Now(lane) = wanted else {
-                continue;
-            };
-            let Some(next) = self.ledger.book(lane).and_then(|book| book.position) else {
-                continue;
-            };
-            let detail =
-                format!("the spill holds a frame of {bytes} bytes, the collector allows {limit}: raise session.max_frame_bytes there");
-            let because = HeldBecause { reason: RECORD_TOO_LARGE, detail: detail.clone() };
-            let acked = self.ledger.book(lane).and_then(|book| book.acked).unwrap_or(next);
-            if let Some(partition) = self.ledger.hold(lane, acked, because, Instant::now()).map_err(Error::Books)? {
-                tracing::error!(
-                    event = "held", topic = %partition.topic, partition = partition.partition.index(), offset = next.value(),
-                    reason = RECORD_TOO_LARGE, detail, "a spilled frame does not fit: this partition stands still, the others go on"
-                );
-            }
-        }
-        Ok(())
     }
 
     /// Nothing is lost if the agent ends now: everything that was read is acknowledged, or durable in the spill.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use centre::Centre;
 use site::Site;
-use spillway_agent::service::Error;
+use spillway_agent::service::{Error, StartError};
 use spillway_agent::{check, runner};
 use spillway_proto::frame::GapReason;
 
@@ -65,7 +65,7 @@ async fn check_tells_about_the_spill_and_leaves_it_alone() {
     std::fs::write(site.path("spill.key"), [0xff; 32]).unwrap();
     assert_eq!(told(sealed, "spill "), format!("{}, 1GiB at most, encrypted, drop_newest when full", dir.display()));
     std::fs::write(site.path("spill.key"), [0xff; 31]).unwrap();
-    assert!(matches!(site.check(sealed), Err(check::Error::SpillKey { .. })));
+    assert!(matches!(site.check(sealed), Err(check::Error::Start(StartError::Spill(_)))));
     assert!(!dir.exists());
 }
 

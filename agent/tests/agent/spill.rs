@@ -10,12 +10,18 @@ use crate::site::Site;
 /// A spill that begins soon.
 const SOON: &str = "[spill]\nafter = '200ms'\n";
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_source_forgets_in_an_outage_comes_out_of_the_spill_also_after_a_restart() {
+async fn begin(topics: &[(&str, i32)]) -> (Centre, Site) {
     let centre = Centre::start().await;
     let mut site = Site::start(&centre).await;
-    site.create("telemetry", 3).await;
-    site.create("alarms", 1).await;
+    for (topic, partitions) in topics {
+        site.create(topic, *partitions).await;
+    }
+    (centre, site)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_source_forgets_in_an_outage_comes_out_of_the_spill_also_after_a_restart() {
+    let (centre, mut site) = begin(&[("telemetry", 3), ("alarms", 1)]).await;
     let agent = site.agent(SOON);
     site.produce("telemetry", 300, 200);
     centre.wait("the records before the outage", |state| state.records() == 300).await;
@@ -57,9 +63,7 @@ async fn what_the_source_forgets_in_an_outage_comes_out_of_the_spill_also_after_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_starts_without_a_line_reads_on_all_the_same() {
-    let centre = Centre::start().await;
-    let mut site = Site::start(&centre).await;
-    site.create("a", 1).await;
+    let (centre, mut site) = begin(&[("a", 1)]).await;
     let agent = site.agent(SOON);
     site.produce("a", 10, 50);
     centre.wait("the first records", |state| state.next("a", 0) == Some(10)).await;
@@ -90,9 +94,7 @@ async fn an_agent_that_starts_without_a_line_reads_on_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retention_that_passed_a_stopped_agent_is_a_gap_also_when_the_line_is_down_at_its_start() {
-    let centre = Centre::start().await;
-    let mut site = Site::start(&centre).await;
-    site.create("a", 1).await;
+    let (centre, mut site) = begin(&[("a", 1)]).await;
     let agent = site.agent(SOON);
     site.produce("a", 10, 50);
     centre.wait("the first records", |state| state.next("a", 0) == Some(10)).await;
@@ -115,10 +117,7 @@ async fn retention_that_passed_a_stopped_agent_is_a_gap_also_when_the_line_is_do
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_spill_drops_what_it_may_and_tells_the_centre() {
-    let centre = Centre::start().await;
-    let mut site = Site::start(&centre).await;
-    site.create("bulk", 1).await;
-    site.create("precious", 1).await;
+    let (centre, mut site) = begin(&[("bulk", 1), ("precious", 1)]).await;
     let rules = "[[topics.rule]]\nmatch = 'bulk'\nwhen_full = 'drop_oldest'\n[spill]\nafter = '200ms'\nmax_bytes = '8MiB'\n";
     let agent = site.agent(rules);
     site.produce("bulk", 10, 50);
@@ -145,9 +144,7 @@ async fn a_full_spill_drops_what_it_may_and_tells_the_centre() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_spill_that_blocks_loses_nothing() {
-    let centre = Centre::start().await;
-    let mut site = Site::start(&centre).await;
-    site.create("a", 2).await;
+    let (centre, mut site) = begin(&[("a", 2)]).await;
     let agent = site.agent("[spill]\nafter = '200ms'\nmax_bytes = '8MiB'\n");
     site.produce("a", 10, 50);
     centre.wait("the first records", |state| state.records() == 10).await;
@@ -168,9 +165,7 @@ async fn a_full_spill_that_blocks_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_made_anew_in_an_outage_follows_what_the_spill_has_of_the_old_one() {
-    let centre = Centre::start().await;
-    let mut site = Site::start(&centre).await;
-    site.create("a", 1).await;
+    let (centre, mut site) = begin(&[("a", 1)]).await;
     let agent = site.agent(SOON);
     site.produce("a", 10, 50);
     centre.wait("the first records", |state| state.next("a", 0) == Some(10)).await;
@@ -190,4 +185,35 @@ async fn a_topic_made_anew_in_an_outage_follows_what_the_spill_has_of_the_old_on
     assert_eq!(state.gaps, [("a".to_owned(), 0, 30, 0, GapReason::TopicRecreated)]);
     assert!(state.failures.is_empty(), "{:?}", state.failures);
     assert_eq!(state.values("a", 0), site.values("a", 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spilled_frame_that_the_collector_does_not_take_stays_in_the_spill() {
+    let (centre, mut site) = begin(&[("a", 1), ("b", 1)]).await;
+    let agent = site.agent(SOON);
+    site.produce("a", 10, 50);
+    site.produce("b", 10, 50);
+    centre.wait("the first records", |state| state.records() == 20).await;
+    centre.away(true);
+    site.produce("a", 1, 60_000);
+    site.wait_committed("the large record is in the spill").await;
+    site.produce("b", 10, 50);
+    site.wait_committed("what comes after it").await;
+    site.forget_committed().await;
+
+    centre.allow_raw_bytes(50_000);
+    centre.away(false);
+    centre.wait("the other partition", |state| state.next("b", 0) == Some(20)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(centre.state().next("a", 0), Some(10), "what does not fit was sent");
+    agent.stop().await.unwrap();
+
+    centre.allow_raw_bytes(100_000);
+    let agent = site.agent(SOON);
+    centre.wait("the large record, in a session that allows more", |state| state.next("a", 0) == Some(11)).await;
+    agent.stop().await.unwrap();
+    let state = centre.state();
+    assert!(state.failures.is_empty() && state.gaps.is_empty(), "{:?} {:?}", state.failures, state.gaps);
+    assert_eq!(state.values("a", 0), site.values("a", 0));
+    assert_eq!(state.values("b", 0), site.values("b", 0));
 }

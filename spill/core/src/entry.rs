@@ -13,7 +13,7 @@ use spillway_proto::{TopicId, TopicPartition};
 
 mod codec;
 
-pub use codec::next_offset;
+pub use spillway_proto::frame::next_offset;
 
 /// Number of an entry in the store, from 1, in the order in which they were appended; never given twice while the store holds anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -118,8 +118,6 @@ pub struct Entry {
     pub created_ms: i64,
     /// The frame's sections in order.
     pub sections: Vec<StoredSection>,
-    /// The frame holds offsets that were lost and read again: they belong between others of their line.
-    pub refill: bool,
     /// The encoded frame.
     pub frame: Bytes,
 }

@@ -115,7 +115,7 @@ proptest! {
                         after = read.id;
                         let entry = Entry {
                             class: read.identity.class, created_ms: read.identity.created_ms, sections: read.identity.sections,
-                            refill: false, frame: read.frame,
+                            frame: read.frame,
                         };
                         model.entries.push((after, entry));
                     }

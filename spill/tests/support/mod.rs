@@ -38,7 +38,7 @@ pub(crate) fn section(index: u32, kind: SectionKind) -> StoredSection {
 }
 
 pub(crate) fn entry(sections: Vec<StoredSection>, frame: Vec<u8>) -> Entry {
-    Entry { class: Class::DEFAULT, created_ms: 1_000, sections, refill: false, frame: Bytes::from(frame) }
+    Entry { class: Class::DEFAULT, created_ms: 1_000, sections, frame: Bytes::from(frame) }
 }
 
 /// Makes frames of random sizes whose sections join.

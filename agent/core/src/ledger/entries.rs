@@ -1,6 +1,7 @@
 //! What the books tell and are told.
 
 use bytes::Bytes;
+use spillway_proto::codec::DecodeError;
 use spillway_proto::{FrameSeq, Lane, NextOffset, TopicPartition, limits};
 
 use crate::lane::{AfterDrain, LaneSource};
@@ -8,7 +9,7 @@ use crate::lane::{AfterDrain, LaneSource};
 use crate::ledger::Ledger;
 
 /// Something that the books do not allow: a bug of ours, or a peer that breaks the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The collector acknowledged more than was sent.
     #[error("lane {lane} was acknowledged up to {next}, but only {position:?} was sent")]
@@ -36,6 +37,9 @@ pub enum Error {
         /// Where the section begins.
         first: NextOffset,
     },
+    /// A frame that this agent built is none.
+    #[error("a frame of the agent's own making cannot be decoded")]
+    OwnFrame(#[source] DecodeError),
     /// More lanes than a session may have.
     #[error("more than {} partitions", limits::MAX_LANES)]
     LanesTooMany,

@@ -195,16 +195,10 @@ impl Ledger {
     ///
     /// # Errors
     /// When a section does not join its lane: a bug.
-    pub fn push_stored(
-        &mut self,
-        frame: EncodedFrame,
-        wanted: &[Wanted],
-        created_ms: i64,
-        budget: usize,
-        now: Instant,
-    ) -> Result<(), Error> {
+    pub fn push_stored(&mut self, frame: EncodedFrame, wanted: &[Wanted], created_ms: i64, now: Instant) -> Result<(), Error> {
         let index = self.frames.next_index();
-        let mut retained = Retained::new(frame.bytes, budget, Copy::Durable, now);
+        // Its bytes have a bound of their own, and hold nothing of the agent's budget.
+        let mut retained = Retained::new(frame.bytes, 0, Copy::Durable, now);
         for (section, wanted) in frame.sections.iter().zip(wanted) {
             let Wanted::Now(lane) = wanted else {
                 continue;
@@ -276,44 +270,6 @@ impl Ledger {
         }
     }
 
-    /// True when nothing is missing before a frame that was put into the spill: what its lanes want of it, they want next.
-    pub fn joins(&self, sections: &[Section]) -> bool {
-        sections.iter().all(|section| {
-            let book = self.lanes.get(&section.lane).filter(|book| !book.is_dead());
-            let (Some(book), SectionKind::Data { first, .. }) = (book, section.kind) else {
-                return true;
-            };
-            book.position >= Some(first) && !book.is_broken
-        })
-    }
-
-    /// A frame that was put into the spill is kept in memory after all. What its lanes do not want of it any more, collectors pass over.
-    pub fn push_back(&mut self, sections: &[Section], bytes: Bytes, budget: usize, now: Instant) {
-        let index = self.frames.next_index();
-        let mut retained = Retained::new(bytes, budget, Copy::None, now);
-        for section in sections {
-            let (Some(book), SectionKind::Data { first, next, .. }) = (self.lanes.get_mut(&section.lane), section.kind) else {
-                retained.add(section, section.kind.next(), None, false);
-                continue;
-            };
-            let wanted = book.position.filter(|position| !book.is_dead() && first <= *position && *position < next);
-            if wanted.is_some() {
-                book.position = Some(next);
-            }
-            retained.add(section, wanted.unwrap_or(next), None, wanted.is_some());
-        }
-        if self.frames.is_empty() {
-            self.progressed = now;
-        }
-        self.frames.push(index, retained);
-        self.sweep();
-    }
-
-    /// A frame that was handed to the spill is in memory only after all.
-    pub fn recall(&mut self, index: u64) {
-        self.frames.recall(index);
-    }
-
     /// Lanes that have begun and of which something that was read is not in memory: it is in the spill, or lost.
     pub fn behind(&self) -> impl Iterator<Item = Lane> + '_ {
         let behind = |book: &LaneBook| !book.is_dead() && !book.is_broken && book.position.is_some() && book.read > book.position;
@@ -342,18 +298,6 @@ impl Ledger {
     pub fn abandon(&mut self, lane: Lane) {
         if self.lanes.get(&lane).is_some_and(|book| !book.is_dead()) {
             self.end(lane, AfterDrain::Reopen);
-        }
-    }
-
-    /// Makes of what dead lanes have in a frame something that counts for nothing: what comes before it may not reach the spill.
-    pub(crate) fn void_dead(&self, sections: &[Section], stored: &mut [StoredSection]) {
-        for (section, stored) in sections.iter().zip(stored) {
-            let is_dead = self.lanes.get(&section.lane).is_none_or(LaneBook::is_dead);
-            if let SectionKind::Data { first, next, records, .. } = &mut stored.kind
-                && is_dead
-            {
-                (*next, *records) = (*first, 0);
-            }
         }
     }
 

@@ -8,8 +8,8 @@ use spillway_spill_core::entry::{Line, StoredSection};
 use spillway_spill_core::plan::{Leg, Opening, Plan, Released, plan};
 use spillway_spill_core::summary::{Source, Span};
 
-use super::{Append, NO_LANE, Spool};
-use crate::lane::{AfterDrain, LaneSource};
+use super::{Append, Spool};
+use crate::lane::{AfterDrain, LaneSource, NO_LANE};
 use crate::ledger::Ledger;
 use crate::start::{Beginning, Gap, LogRange, StartPolicy, decide};
 

@@ -81,7 +81,7 @@ impl Runner {
                     "the spill is full: what comes waits in the site's Kafka, unless the line takes it"
                 );
             }
-            None => tracing::info!(event = "spill_has_room", "the spill has room again"),
+            None => tracing::info!(event = "spill_has_room", "nothing waits for room in the spill any more"),
         }
         spill.full = full;
     }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use spillway_proto::codec::{DecodeError, Reader, put_text, put_varint, put_zigzag};
-use spillway_proto::frame::{GapReason, SectionKind};
-use spillway_proto::{NextOffset, Partition, TopicId, TopicName, TopicPartition, limits};
+use spillway_proto::frame::SectionKind;
+use spillway_proto::{Partition, TopicId, TopicName, TopicPartition, limits};
 
 use super::{Class, Identity, Line, StoredSection};
 
@@ -35,7 +35,7 @@ impl Identity {
             put_varint(out, place as u64);
             put_varint(out, u64::from(section.partition.partition.index()));
             put_varint(out, u64::from(section.line.0));
-            put_kind(out, section.kind);
+            section.kind.put(out);
         }
     }
 
@@ -69,7 +69,7 @@ impl Identity {
             let limit = i32::MAX as u64;
             let partition = Partition::new(index).ok_or_else(|| DecodeError::Range { what: "partition", value: index.into(), limit })?;
             let line = Line(reader.varint_u32("line")?);
-            let kind = read_kind(&mut reader)?;
+            let kind = SectionKind::read(&mut reader, limits::MAX_FRAME_RAW_BYTES)?;
             sections.push(StoredSection { partition: TopicPartition { topic, partition }, topic_id, partition_count, line, kind });
         }
         reader.finish("the sections")?;
@@ -80,58 +80,3 @@ impl Identity {
 /// A topic of one letter: length, letter, id, count.
 const MIN_TOPIC_BYTES: usize = 19;
 const MIN_SECTION_BYTES: usize = 5;
-
-const KIND_DATA: u8 = 0;
-const KIND_GAP: u8 = 1;
-const KIND_START: u8 = 2;
-
-/// As in a frame's header (see the wire protocol).
-fn put_kind(out: &mut Vec<u8>, kind: SectionKind) {
-    match kind {
-        SectionKind::Data { first, next, records, raw_length } => {
-            out.push(KIND_DATA);
-            put_varint(out, first.value());
-            put_varint(out, next.value().saturating_sub(first.value()));
-            put_varint(out, u64::from(records));
-            put_varint(out, raw_length as u64);
-        }
-        SectionKind::Gap { first, next, reason } => {
-            out.push(KIND_GAP);
-            put_varint(out, first.value());
-            put_varint(out, next.value());
-            out.push(reason.code());
-        }
-        SectionKind::Start { next } => {
-            out.push(KIND_START);
-            put_varint(out, next.value());
-        }
-    }
-}
-
-fn read_kind(reader: &mut Reader<'_>) -> Result<SectionKind, DecodeError> {
-    Ok(match reader.u8("section kind")? {
-        KIND_DATA => {
-            let first = next_offset(reader, "first")?;
-            let value = first.value().saturating_add(reader.varint("span")?);
-            let next = NextOffset::new(value).ok_or_else(|| DecodeError::Range { what: "next", value, limit: i64::MAX.cast_unsigned() })?;
-            let records = reader.varint_u32("record count")?;
-            SectionKind::Data { first, next, records, raw_length: reader.length(limits::MAX_FRAME_RAW_BYTES, "raw length")? }
-        }
-        KIND_GAP => {
-            let (first, next) = (next_offset(reader, "first")?, next_offset(reader, "next")?);
-            SectionKind::Gap { first, next, reason: GapReason::from_code(reader.u8("gap reason")?) }
-        }
-        KIND_START => SectionKind::Start { next: next_offset(reader, "next")? },
-        other => return Err(DecodeError::Unknown { what: "section kind", value: u64::from(other) }),
-    })
-}
-
-/// Reads a next offset; `what` names it in an error.
-///
-/// # Errors
-/// When it is beyond what Kafka knows.
-pub fn next_offset(reader: &mut Reader<'_>, what: &'static str) -> Result<NextOffset, DecodeError> {
-    let limit = i64::MAX.cast_unsigned();
-    let value = reader.varint_up_to(limit, what)?;
-    NextOffset::new(value).ok_or(DecodeError::Range { what, value, limit })
-}

@@ -46,7 +46,7 @@ impl Play {
         assert!(self.spool.next_read(&self.ledger).is_some());
         let entry =
             ReadEntry { id: EntryId(id), created_ms: 0, sections: vec![section], frame: Frame::decode(encoded.bytes, 1 << 20).unwrap() };
-        self.spool.read(&mut self.ledger, Some(entry), 0, self.now).unwrap();
+        self.spool.read(&mut self.ledger, Some(entry), usize::MAX, self.now).unwrap();
     }
 
     fn acknowledge(&mut self, lane: Lane, at: u64) {

@@ -6,18 +6,17 @@ use std::time::{Duration, Instant};
 use spillway_proto::Lane;
 use spillway_proto::frame::{Frame, GapReason, SectionKind};
 use spillway_proto::message::ResumePoint;
-use spillway_spill_core::entry::{EntryId, Line, StoredSection};
-use spillway_spill_core::plan::Released;
-use spillway_spill_core::ranges::Ranges;
-use spillway_spill_core::summary::{Source, Span, What, span_of};
+use spillway_spill_core::entry::EntryId;
 
 use super::centre::{Answer, Centre};
 use super::site::{Site, frame, opening};
 use super::{Action, LIMITS, next, source};
-use crate::lane::{AfterDrain, HeldBecause, LaneSource};
+use crate::lane::{AfterDrain, HeldBecause};
 use crate::ledger::{Ledger, Resumed};
-use crate::spool::{Append, Begins, Known, ReadEntry, Spool};
+use crate::spool::{Append, Begins, Spool};
 use crate::start::{LogRange, StartPolicy, decide};
+
+mod disk;
 
 pub(super) const PARTITIONS: u32 = 3;
 const MAX_RAW: usize = 1 << 20;
@@ -43,6 +42,9 @@ pub(super) struct World {
     /// The spill has forgotten what waited, and the answer is on its way.
     returning: bool,
     returned: usize,
+    /// The collector takes no frame that was spilled: all are too large for it.
+    narrow: bool,
+    stood_still: usize,
 }
 
 impl World {
@@ -74,6 +76,8 @@ impl World {
             blocked: false,
             returning: false,
             returned: 0,
+            narrow: false,
+            stood_still: 0,
         };
         (0..PARTITIONS).for_each(|index| world.open(index));
         world
@@ -81,10 +85,11 @@ impl World {
 
     pub(super) fn play(&mut self, action: Action) {
         if std::mem::take(&mut self.returning) {
-            self.spool.taken_back(&mut self.ledger, self.now);
+            self.spool.taken_back(&mut self.ledger, self.now).unwrap();
         }
         match action {
             Action::Block(blocked) => self.blocked = blocked,
+            Action::Narrow(narrow) => self.narrow = narrow,
             Action::Write(counts) => (0..).zip(counts).for_each(|(index, count)| self.site.logs.entry(index).or_default().1 += count),
             Action::Read(counts) => self.read(counts),
             Action::Sync(count) => self.sync(count),
@@ -123,6 +128,7 @@ impl World {
 
     /// The link is back, and everything works: all of it has to arrive.
     pub(super) fn finish(&mut self) {
+        self.narrow = false;
         (0..PARTITIONS).for_each(|index| self.retry(index));
         for _ in 0..3 * (20 + self.site.entries.len()) {
             for action in [
@@ -181,6 +187,11 @@ impl World {
 
     pub(super) fn returned(&self) -> usize {
         self.returned
+    }
+
+    /// How often a partition stood still because the collector takes no frame of that size.
+    pub(super) fn stood_still(&self) -> usize {
+        self.stood_still
     }
 
     pub(super) fn is_in_use(&self) -> bool {
@@ -303,35 +314,6 @@ impl World {
         }
     }
 
-    fn known(&self, index: u32) -> Known {
-        let LaneSource { partition, topic_id, partition_count, .. } = source(index);
-        let whole = Source { partition, topic_id, partition_count };
-        let mut dropped = Ranges::default();
-        let unreleased = self.site.released.get(&index).copied().unwrap_or(0);
-        for (_, offset) in self.site.dropped.range((index, unreleased)..(index + 1, 0)) {
-            dropped.insert(next(*offset), next(offset + 1));
-        }
-        let what = What::Gap(GapReason::Dropped);
-        let dropped = dropped.iter().map(|(first, next)| (whole.clone(), Span { line: Line(0), what, first, next }));
-        let mut spans = dropped.collect::<Vec<_>>();
-        for section in self
-            .site
-            .entries
-            .values()
-            .flat_map(|(sections, _)| sections)
-            .filter(|section| section.partition.partition.index() == index && !section.is_void())
-        {
-            let StoredSection { partition, topic_id, partition_count, line, .. } = section.clone();
-            spans.push((Source { partition, topic_id, partition_count }, span_of(section, false)));
-            assert_eq!(line.0, 0);
-        }
-        let released = self.site.released.get(&index).map(|at| {
-            let line = Line(0);
-            Released { topic_id: source(index).topic_id, line, next: next(*at) }
-        });
-        Known { spans, released }
-    }
-
     fn read(&mut self, counts: [u64; PARTITIONS as usize]) {
         let mut sections = Vec::new();
         for (index, count) in (0..).zip(counts) {
@@ -357,31 +339,6 @@ impl World {
             return;
         }
         self.spool.built(&mut self.ledger, frame(&sections), &[], 10, self.now).unwrap();
-    }
-
-    fn sync(&mut self, count: usize) {
-        if self.blocked {
-            return;
-        }
-        let count = count.min(self.unsynced.len());
-        for append in self.unsynced.drain(..count) {
-            self.site.last = self.site.last.next();
-            self.site.entries.insert(self.site.last, (append.sections, append.bytes));
-        }
-        if count > 0 {
-            self.spool.stored(&mut self.ledger, count, self.site.last);
-        }
-    }
-
-    fn drain(&mut self) {
-        if let Some(after) = self.spool.next_read(&self.ledger) {
-            let found = self.site.entries.range(after.next()..).next();
-            let entry = found.map(|(id, (sections, bytes))| {
-                let frame = Frame::decode(bytes.clone(), MAX_RAW).unwrap();
-                ReadEntry { id: *id, created_ms: 0, sections: sections.clone(), frame }
-            });
-            self.spool.read(&mut self.ledger, entry, 0, self.now).unwrap();
-        }
     }
 
     fn arrive(&mut self) {
@@ -434,77 +391,6 @@ impl World {
         let lane = self.ledger.lane_of(&source(index).partition);
         if lane.and_then(|lane| self.ledger.book(lane)).is_some_and(|book| book.is_dead()) {
             self.open(index);
-        }
-    }
-
-    fn delete(&mut self) {
-        for (_, book) in self.ledger.partitions() {
-            if let Some(acked) = book.acked {
-                let released = self.site.released.entry(book.source.partition.partition.index()).or_default();
-                *released = acked.value().max(*released);
-            }
-        }
-        let released = &self.site.released;
-        let is_released = |section: &StoredSection| {
-            let at = released.get(&section.partition.partition.index()).copied().unwrap_or(0);
-            section.kind.next().value() <= at
-        };
-        while let Some(oldest) = self.site.entries.first_entry() {
-            if !oldest.get().0.iter().all(is_released) {
-                break;
-            }
-            oldest.remove();
-        }
-    }
-
-    fn drop_oldest(&mut self) {
-        if let Some((_, (sections, _))) = self.site.entries.pop_first() {
-            self.note_dropped(&sections);
-            self.tell_lost(&sections);
-        }
-    }
-
-    fn drop_newest(&mut self, count: usize) {
-        let count = count.min(self.unsynced.len());
-        let dropped = self.unsynced.drain(..count).map(|append| append.sections).collect::<Vec<_>>();
-        dropped.iter().for_each(|sections| self.note_dropped(sections));
-        if count > 0 {
-            self.spool.stored(&mut self.ledger, count, self.site.last);
-        }
-        // The report follows the confirmation.
-        dropped.iter().for_each(|sections| self.tell_lost(sections));
-    }
-
-    fn note_dropped(&mut self, sections: &[StoredSection]) {
-        for section in sections {
-            if let SectionKind::Data { first, next, .. } = section.kind {
-                let index = section.partition.partition.index();
-                self.site.dropped.extend((first.value()..next.value()).map(|offset| (index, offset)));
-            }
-        }
-    }
-
-    fn tell_lost(&mut self, sections: &[StoredSection]) {
-        for section in sections.iter().filter(|section| !section.is_void()) {
-            if let SectionKind::Data { first, next, .. } = section.kind {
-                let StoredSection { partition, topic_id, partition_count, line, .. } = section.clone();
-                self.ledger.lost(&Source { partition, topic_id, partition_count }, line, first, next);
-            }
-        }
-    }
-
-    fn damage(&mut self, place: usize, told: bool) {
-        let Some(id) = self.site.entries.keys().nth(place).copied() else {
-            return;
-        };
-        let (sections, _) = self.site.entries.remove(&id).unwrap();
-        for section in &sections {
-            if let SectionKind::Data { first, next, .. } = section.kind {
-                self.site.damaged.extend((first.value()..next.value()).map(|offset| (section.partition.partition.index(), offset)));
-            }
-        }
-        if told {
-            self.tell_lost(&sections);
         }
     }
 }

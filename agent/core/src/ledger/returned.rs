@@ -1,0 +1,87 @@
+//! What comes back from a spill that takes nothing, and what stands still because of the spill.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use spillway_proto::frame::{Frame, Section, SectionKind};
+use spillway_proto::{Lane, TopicPartition, limits};
+use spillway_spill_core::entry::StoredSection;
+
+use super::frames::{Copy, Retained};
+use super::{Error, Ledger};
+use crate::lane::{HeldBecause, LaneBook, NO_LANE, Phase};
+
+impl Ledger {
+    /// True when nothing is missing before a frame that was put into the spill: what its lanes want of it, they want next.
+    pub fn joins(&self, sections: &[Section]) -> bool {
+        sections.iter().all(|section| {
+            let book = self.lanes.get(&section.lane).filter(|book| !book.is_dead());
+            let (Some(book), SectionKind::Data { first, .. }) = (book, section.kind) else {
+                return true;
+            };
+            book.position >= Some(first) && !book.is_broken
+        })
+    }
+
+    /// A frame that was put into the spill is kept in memory after all. What its lanes have already, collectors pass over.
+    ///
+    /// # Errors
+    /// When the frame is none: a bug.
+    pub fn push_back(&mut self, sections: &[Section], bytes: Bytes, budget: usize, now: Instant) -> Result<(), Error> {
+        let index = self.frames.next_index();
+        let bytes = self.without_dead(sections, bytes)?;
+        let mut retained = Retained::new(bytes, budget, Copy::None, now);
+        for section in sections {
+            let (Some(book), SectionKind::Data { first, next, .. }) = (self.lanes.get_mut(&section.lane), section.kind) else {
+                retained.add(section, section.kind.next(), None, false);
+                continue;
+            };
+            let wanted = book.position.filter(|position| !book.is_dead() && first <= *position && *position < next);
+            if wanted.is_some() {
+                book.position = Some(next);
+            }
+            retained.add(section, wanted.unwrap_or(next), None, wanted.is_some());
+        }
+        if self.frames.is_empty() {
+            self.progressed = now;
+        }
+        self.frames.push(index, retained);
+        self.sweep();
+        Ok(())
+    }
+
+    /// The collector may not know yet that a lane is dead, and what comes before this on that lane may be missing: so it is no lane's.
+    fn without_dead(&self, sections: &[Section], bytes: Bytes) -> Result<Bytes, Error> {
+        let is_dead = |lane| self.lanes.get(&lane).is_none_or(LaneBook::is_dead);
+        if !sections.iter().any(|section| is_dead(section.lane)) {
+            return Ok(bytes);
+        }
+        let frame = Frame::decode(bytes, limits::MAX_FRAME_RAW_BYTES).map_err(Error::OwnFrame)?;
+        Ok(frame.with_lanes(sections.iter().map(|section| if is_dead(section.lane) { NO_LANE } else { section.lane })).bytes)
+    }
+
+    /// A frame that was handed to the spill is in memory only after all.
+    pub fn recall(&mut self, index: u64) {
+        self.frames.recall(index);
+    }
+
+    /// Makes of what dead lanes have in a frame something that counts for nothing: what comes before it may not reach the spill.
+    pub(crate) fn void_dead(&self, sections: &[Section], stored: &mut [StoredSection]) {
+        for (section, stored) in sections.iter().zip(stored) {
+            let is_dead = self.lanes.get(&section.lane).is_none_or(LaneBook::is_dead);
+            if let SectionKind::Data { first, next, records, .. } = &mut stored.kind
+                && is_dead
+            {
+                (*next, *records) = (*first, 0);
+            }
+        }
+    }
+
+    /// A lane is held by the agent itself. What of it is not acknowledged stays so: it is sent when a new lane takes the partition over. Answers the
+    /// partition that stands still; `None` when the lane is dead already.
+    pub fn stand_still(&mut self, lane: Lane, because: HeldBecause) -> Option<TopicPartition> {
+        let partition = self.lanes.get(&lane).filter(|book| !book.is_dead())?.source.partition.clone();
+        self.bury(lane, Phase::Held(because));
+        Some(partition)
+    }
+}
