@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use clap::Parser as _;
 use spillway_broker::{ApiKey, Broker, BrokerOptions, ResponseError};
-use spillway_collector::cli::{Cli, Command};
 use spillway_config::units::ByteSize;
 use spillway_config::{AgentConfig, CollectorConfig};
 use tokio::runtime::Handle;
@@ -34,7 +32,10 @@ use crate::spill_dir;
 use crate::spill_status::{SpillState, SpillStatus};
 use crate::wait::wait_until;
 
+mod certificates;
 mod running;
+
+pub use certificates::Certificates;
 
 /// Few partitions and a thin flow: the faults are what takes the time.
 const PLAN: Plan = Plan { mixed: 3, transactional: 2, compacted: 0, rate: 60, large_every: u64::MAX };
@@ -51,33 +52,6 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Offset syncs that are compared record for record.
 const SYNCS_COMPARED: usize = 10;
-
-/// Certificates, made once for all schedules: each has brokers of its own, so all can be the same site.
-#[derive(Debug)]
-pub struct Certificates {
-    dir: PathBuf,
-}
-
-impl Certificates {
-    /// Makes them in `dir`.
-    ///
-    /// # Errors
-    /// When they cannot be made.
-    pub fn make(dir: &Path) -> Result<Self> {
-        let text = dir.display().to_string();
-        for args in [vec!["init", "--dir", &text, "--host", "localhost", "127.0.0.1"], vec!["issue", SITE, "--dir", &text]] {
-            let cli = Cli::try_parse_from(["spillway-collector", "pki"].into_iter().chain(args))?;
-            let Command::Pki(command) = cli.command else { bail!("not pki") };
-            spillway_collector::pki::run(&command, &mut Vec::new())?;
-        }
-        Ok(Self { dir: dir.to_owned() })
-    }
-
-    fn tls(&self, name: &str) -> String {
-        let file = |name: &str| self.dir.join(name).display().to_string();
-        format!("[tls]\nca = '{}'\ncert = '{}'\nkey = '{}'\n", file("ca.pem"), file(&format!("{name}.pem")), file(&format!("{name}.key")))
-    }
-}
 
 /// What came of one schedule.
 #[derive(Debug)]

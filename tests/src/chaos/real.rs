@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::BaseConsumer;
 
 use super::disk::{Medium, SmallDisk};
 use super::load::{Load, MIXED, Plan, TWENTY};
@@ -27,11 +25,13 @@ use crate::spill_status::{SpillState, SpillStatus};
 use crate::stage::{Stage, StageOptions};
 use crate::wait::wait_until;
 
+mod brokers;
+mod watch;
+
+use watch::Watch;
+
 /// Kafka's own default would refuse the large records.
 const MESSAGE_MAX: &str = "4000000";
-
-/// Between two samples of the witness.
-const SAMPLE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Size of the disk of the spill, in MiB.
 const SPILL_DISK_MIB: u64 = 64;
@@ -45,9 +45,6 @@ const ALL_RESERVED: &str = "1TiB";
 
 /// Until the last record is at the centre once the last fault has passed.
 const DRAIN_LIMIT: Duration = Duration::from_secs(600);
-
-/// Until a dead broker's partitions have another leader, or its replicas are out of sync: the brokers' session timeout and the machine's load.
-const ELECTION_LIMIT: Duration = Duration::from_secs(90);
 
 /// Further rounds for faults that missed their moment.
 const EXTRA_ROUNDS: u64 = 4;
@@ -177,39 +174,6 @@ fn finish(scene: &mut RealScene, watch: Watch, tally: Tally, aborted: u64, seed:
     Ok(Outcome { report, tally, aborted, syncs, samples })
 }
 
-/// The witness in a thread of its own.
-struct Watch {
-    witness: Arc<Mutex<Witness>>,
-    stop: Arc<AtomicBool>,
-    failed: Arc<Mutex<Option<String>>>,
-    thread: JoinHandle<Result<u64>>,
-}
-
-impl Watch {
-    fn start(stage: &Stage) -> Result<Self> {
-        let witness = Witness::new(&stage.source, &stage.centre, SITE, &TWENTY.topics(), &stage.spill_dir())?;
-        let witness = Arc::new(Mutex::new(witness));
-        let (stop, failed) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
-        let (stopped, told, looking) = (Arc::clone(&stop), Arc::clone(&failed), Arc::clone(&witness));
-        let thread = std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                if let Err(error) = looking.lock().unwrap_or_else(PoisonError::into_inner).look() {
-                    *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{error:#}"));
-                    return Err(error);
-                }
-                std::thread::sleep(SAMPLE_PAUSE);
-            }
-            looking.lock().unwrap_or_else(PoisonError::into_inner).finish()
-        });
-        Ok(Self { witness, stop, failed, thread })
-    }
-
-    fn finish(self) -> Result<u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the witness panicked"))?
-    }
-}
-
 /// Real processes.
 struct RealScene {
     stage: Stage,
@@ -272,44 +236,9 @@ impl RealScene {
         Ok(Self { stage, central, _edge: edge, clock, current: 0, committed, all, lasting: None, failed: None, witness: None, spill, disk })
     }
 
-    fn reach_of(&self, topic: &str, partition: i32) -> Option<Reach> {
-        // The stable end first: if it still stands after a fault, what was seen beyond it is still open.
-        let limit = Duration::from_millis(1500);
-        let (_, stable) = self.committed.fetch_watermarks(topic, partition, limit).ok()?;
-        let (_, end) = self.all.fetch_watermarks(topic, partition, limit).ok()?;
-        Some(Reach { end, stable })
-    }
-
     fn collector(&mut self) -> Result<&mut crate::stage::program::Program> {
         self.stage.collector(self.current)
     }
-
-    fn kill_leader(&mut self, salt: u64) -> Result<()> {
-        let (topic, partition) = (remote_topic(SITE, MIXED), i32::try_from(salt % 10)?);
-        let (leader, _) = self.stage.centre.leader(&topic, partition)?;
-        let leader = leader.context("no leader to kill")?;
-        ensure!(self.central.kill_broker(broker_index(leader)?), "broker {leader} was not running");
-        wait_until("another broker leads", ELECTION_LIMIT, || {
-            Ok(self.stage.centre.leader(&topic, partition).is_ok_and(|(now, _)| now.is_some_and(|now| now != leader)))
-        })
-    }
-
-    fn shrink_isr(&mut self, salt: u64) -> Result<()> {
-        let survivor = usize::try_from(salt % 3)?;
-        for broker in (0..3).filter(|broker| *broker != survivor) {
-            ensure!(self.central.kill_broker(broker), "broker {broker} was not running");
-        }
-        // A partition that the survivor leads, or that nobody may lead: either way fewer are in sync than a write needs.
-        let topic = remote_topic(SITE, MIXED);
-        wait_until("the ISR is below the minimum", ELECTION_LIMIT, || {
-            Ok((0..10).any(|partition| self.stage.centre.leader(&topic, partition).is_ok_and(|(leader, isr)| leader.is_some() && isr < 2)))
-        })
-    }
-}
-
-/// Brokers have the ids 1, 2, 3.
-fn broker_index(id: i32) -> Result<usize> {
-    Ok(usize::try_from(id)?.saturating_sub(1))
 }
 
 impl Scene for RealScene {
