@@ -188,7 +188,7 @@ impl Rig {
         let mut cycle = self.fill(mib)?;
         ensure!(self.stage.agent.kill(), "the agent was not running when it was to be killed");
         let begun = Instant::now();
-        self.stage.agent.start()?;
+        self.stage.agent.spawn()?;
         let held = || Ok(SpillStatus::of(&self.stage.agent).ok().map(|spill| spill.records).filter(|records| *records > 0));
         let held = poll_until(BEGIN_LIMIT, held)?;
         let started_after = begun.elapsed();
