@@ -45,6 +45,7 @@ pub struct Ledger {
     ended: Vec<Ended>,
     acked_records: u64,
     released_budget: usize,
+    acks: u64,
     progressed: Instant,
 }
 
@@ -74,6 +75,7 @@ impl Ledger {
             ended: Vec::new(),
             acked_records: 0,
             released_budget: 0,
+            acks: 0,
             progressed: now,
         }
     }
@@ -321,6 +323,11 @@ impl Ledger {
         self.frames.is_empty()
     }
 
+    /// How often something was acknowledged.
+    pub fn acks(&self) -> u64 {
+        self.acks
+    }
+
     /// How long data has waited without any ack; zero when none waits.
     pub fn stalled_for(&self, now: Instant) -> Duration {
         if self.frames.is_empty() { Duration::ZERO } else { now.saturating_duration_since(self.progressed) }
@@ -350,7 +357,7 @@ impl Ledger {
             attach(&mut self.attachments, lane, book, base);
         }
         self.commit(lane, next);
-        self.progressed = now;
+        (self.progressed, self.acks) = (now, self.acks + 1);
         self.acked_records += self.frames.settle(lane, |section| section.next <= next);
         self.sweep();
         self.stop_at_loss(lane);

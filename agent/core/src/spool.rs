@@ -2,7 +2,7 @@
 //!
 //! The spill is a queue between source and ledger. While it is in use, every frame that is built goes to its end, and the ledger is filled from its
 //! front: so nothing overtakes older data of its partition. It is begun when too much, or something too old, is not acknowledged; then all that
-//! is in memory is copied to its end first. It is left when its end is reached and everything that was read is in the ledger.
+//! is in memory is copied to its end first. It is left when its end is reached, everything that was read is in the ledger, and the line works.
 //!
 //! Reading the spill from its front again is always right: what the centre has, or what is under way, is passed over. So there is one cursor
 //! for all partitions, and whenever positions go back (a session ended, a partition begins again), it goes back to the front.
@@ -64,6 +64,8 @@ pub struct ReadEntry {
 pub struct Spool {
     limits: SpoolLimits,
     in_use: bool,
+    /// [`Ledger::acks`] when it was begun.
+    begun_at: u64,
     /// To be handed to the spill.
     appends: Vec<Append>,
     /// Handed to the spill and not confirmed, oldest first. Bounded by the agent's budget, which each holds a part of.
@@ -110,6 +112,7 @@ impl Spool {
         Self {
             limits,
             in_use: last > EntryId::ZERO,
+            begun_at: 0,
             appends: Vec::new(),
             waiting: VecDeque::new(),
             copies: 0,
@@ -308,7 +311,8 @@ impl Spool {
             return;
         }
         if ledger.is_level() {
-            self.in_use = false;
+            // A line that has acknowledged nothing since may be dead: it would have to be begun again soon.
+            self.in_use = !ledger.is_empty() && ledger.acks() == self.begun_at;
             return;
         }
         // All entries were looked at, and yet something is missing.
@@ -331,7 +335,7 @@ impl Spool {
 
     /// The spill is used from now on.
     fn take_up(&mut self, ledger: &mut Ledger) {
-        self.in_use = true;
+        (self.in_use, self.begun_at) = (true, ledger.acks());
         self.copy_memory(ledger);
     }
 

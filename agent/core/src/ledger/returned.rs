@@ -8,8 +8,8 @@ use spillway_proto::{Lane, TopicPartition, limits};
 use spillway_spill_core::entry::StoredSection;
 
 use super::frames::{Copy, Retained};
-use super::{Error, Ledger};
-use crate::lane::{HeldBecause, LaneBook, NO_LANE, Phase};
+use super::{Detachment, Error, Ledger};
+use crate::lane::{AfterDrain, HeldBecause, LaneBook, NO_LANE, Phase};
 
 impl Ledger {
     /// True when nothing is missing before a frame that was put into the spill: what its lanes want of it, they want next.
@@ -77,11 +77,17 @@ impl Ledger {
         }
     }
 
-    /// A lane is held by the agent itself. What of it is not acknowledged stays so: it is sent when a new lane takes the partition over. Answers the
-    /// partition that stands still; `None` when the lane is dead already.
+    /// What comes next on a lane stays in the spill: the lane is held when all that was sent is acknowledged, and a new one takes the partition over
+    /// later. Answers the partition; `None` when the lane sends nothing more anyway.
     pub fn stand_still(&mut self, lane: Lane, because: HeldBecause) -> Option<TopicPartition> {
-        let partition = self.lanes.get(&lane).filter(|book| !book.is_dead())?.source.partition.clone();
-        self.bury(lane, Phase::Held(because));
+        let book = self.lanes.get_mut(&lane).filter(|book| !book.is_dead() && !book.is_broken)?;
+        let partition = book.source.partition.clone();
+        if book.attached && book.phase == Phase::Live {
+            self.detachments.push(Detachment { lane, partition: partition.clone(), keep: true });
+        }
+        book.is_broken = true;
+        book.phase = Phase::Draining { then: AfterDrain::Hold(because) };
+        self.end_if_drained(lane);
         Some(partition)
     }
 }

@@ -275,10 +275,46 @@ fn what_is_taken_back_of_a_lane_that_stands_still_is_no_lanes() {
     for action in [Action::Narrow(true), Action::Crash(1), Action::Read([1, 1, 0]), Action::Block(true), Action::Connect] {
         world.play(action);
     }
-    for action in [Action::Drain(1), Action::Send, Action::Arrive(2)] {
+    for action in [Action::Drain(1), Action::Send, Action::Arrive(9), Action::Acks(9), Action::Send, Action::Arrive(9)] {
         world.play(action);
     }
     assert!(world.stood_still() == 1 && world.returned() > 0);
+    world.finish();
+    assert_eq!(world.lost(), 0);
+}
+
+/// A line that is dead and has not timed out takes what is sent, and acknowledges nothing.
+#[test]
+fn a_line_that_acknowledges_nothing_does_not_end_the_use_of_the_spill() {
+    let mut world = World::new();
+    for action in [Action::Connect, Action::Send, Action::Arrive(9), Action::Acks(9), Action::Write([3, 3, 3]), Action::Read([3, 3, 3])] {
+        world.play(action);
+    }
+    for _ in 0..9 {
+        for action in [Action::Send, Action::Arrive(9), Action::Wait(9), Action::Sync(9), Action::Drain(9), Action::Write([1, 0, 0])] {
+            world.play(action);
+        }
+        assert!(world.is_in_use(), "nothing has come back");
+        world.play(Action::Read([1, 0, 0]));
+    }
+    world.finish();
+    assert_eq!(world.lost(), 0);
+}
+
+/// Found by the model: the lane's beginning was dropped, and data that followed it was sent.
+#[test]
+fn a_lane_that_stands_still_sends_what_comes_before() {
+    let mut world = World::alone();
+    for action in [Action::Write([0, 2, 1]), Action::Read([0, 1, 1]), Action::Crash(1), Action::Read([0, 1, 0]), Action::Connect] {
+        world.play(action);
+    }
+    for action in [Action::Write([0, 1, 0]), Action::Read([0, 1, 0]), Action::Sync(2), Action::Drain(1), Action::Narrow(true)] {
+        world.play(action);
+    }
+    for action in [Action::Drain(1), Action::Send, Action::Arrive(3)] {
+        world.play(action);
+    }
+    assert_eq!(world.stood_still(), 1);
     world.finish();
     assert_eq!(world.lost(), 0);
 }

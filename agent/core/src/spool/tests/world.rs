@@ -129,8 +129,9 @@ impl World {
     /// The link is back, and everything works: all of it has to arrive.
     pub(super) fn finish(&mut self) {
         self.narrow = false;
-        (0..PARTITIONS).for_each(|index| self.retry(index));
         for _ in 0..3 * (20 + self.site.entries.len()) {
+            // One that stands still is held once what was sent before is acknowledged.
+            (0..PARTITIONS).for_each(|index| self.retry(index));
             for action in [
                 Action::Connect,
                 Action::Read([9; 3]),
@@ -229,7 +230,8 @@ impl World {
             self.reading.retain(|_, (lane, _)| *lane != detachment.lane);
             self.ledger.detached(detachment.lane);
         }
-        self.reopen.extend(self.ledger.take_ended().into_iter().map(|ended| ended.partition.partition.index()));
+        let ended = self.ledger.take_ended().into_iter().filter(|ended| !matches!(ended.then, AfterDrain::Hold(_)));
+        self.reopen.extend(ended.map(|ended| ended.partition.partition.index()));
         for (partition, committed) in self.ledger.take_commits() {
             let index = partition.partition.index();
             self.assert_committable(index, committed.value());
