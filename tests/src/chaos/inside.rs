@@ -1,6 +1,6 @@
 //! Chaos in this process: the real code of agent and collectors, each on a runtime of its own, between embedded brokers.
 //!
-//! `kill -9` is played by closing, in this order, the way to the brokers ([`Door`]), the link, and then the runtime: whatever threads of the
+//! `kill -9` is played by closing, in this order, the way to the brokers ([`Door`](spillway_broker::Door)), the link, and then the runtime: whatever threads of the
 //! killed still run for a moment can reach nothing, as if they were gone.
 
 use std::net::{Ipv4Addr, SocketAddr};
