@@ -29,6 +29,9 @@ pub enum Error {
     /// There is no such directory.
     #[error("{0} is no directory")]
     Missing(String),
+    /// There is nothing of a spill in it.
+    #[error("{0} is no spill: name the directory that spill.dir names in the agent's configuration, or a copy of it")]
+    NotASpill(String),
     /// What was written out was not taken.
     #[error("cannot write")]
     Output(#[source] io::Error),
@@ -43,10 +46,13 @@ pub enum Error {
 /// Opens the directory and the key for a command.
 ///
 /// # Errors
-/// When there is no directory, or no key in the file.
+/// When there is no directory, or no spill in it, or no key in the file.
 pub fn open(root: &Path, key: Option<&Path>) -> Result<Option<Key>, Error> {
     if !root.is_dir() {
         return Err(Error::Missing(root.display().to_string()));
+    }
+    if !tools::is_spill(root) {
+        return Err(Error::NotASpill(root.display().to_string()));
     }
     Ok(key.map(Key::read).transpose()?)
 }
@@ -240,6 +246,10 @@ mod tests {
         assert!(findings > 0 && text.contains("lost: t-0 offsets 5 to 8, exclusive"), "{text}");
         let mut out = Vec::new();
         assert_eq!(export(directory.path(), None, true, &mut out).unwrap(), 0);
+        // Without the file that says what it is, it is a damaged one.
+        std::fs::remove_file(directory.path().join("format")).unwrap();
+        assert!(open(directory.path(), None).is_ok());
         assert!(matches!(open(&directory.path().join("nowhere"), None), Err(Error::Missing(_))));
+        assert!(matches!(open(tempfile::tempdir().unwrap().path(), None), Err(Error::NotASpill(_))));
     }
 }

@@ -62,8 +62,8 @@ use writer::Writer;
 
 pub(crate) const INDEX_FILE: &str = "index";
 pub(crate) const PAYLOAD_DIRECTORY: &str = "sled";
-const STATE_FILE: &str = "state";
-const FORMAT_FILE: &str = "format";
+pub(crate) const STATE_FILE: &str = "state";
+pub(crate) const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
 const SLACK_FILE: &str = "slack";
 pub(crate) const QUARANTINE_DIRECTORY: &str = "quarantine";

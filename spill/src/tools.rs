@@ -4,10 +4,20 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::entry::{Class, EntryId};
-use crate::rotating::{Contents, Found, PAYLOAD_DIRECTORY, QUARANTINE_DIRECTORY, damaged_files, directory_of, examine, generations, sums};
+use crate::rotating::{
+    Contents, FORMAT_FILE, Found, PAYLOAD_DIRECTORY, QUARANTINE_DIRECTORY, STATE_FILE, damaged_files, directory_of, examine, generations,
+    sums,
+};
 use crate::seal::{Key, Sealer};
 use crate::store::{Error, Report, StoredEntry};
 use crate::summary::{Source, Sources, Span};
+
+/// Whether the directory is a spill, or what is left of one.
+#[must_use]
+pub fn is_spill(root: &Path) -> bool {
+    let has = |name| root.join(name).exists();
+    has(FORMAT_FILE) || has(STATE_FILE) || has(QUARANTINE_DIRECTORY) || !generations(root).is_empty()
+}
 
 /// A generation, as `inspect` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
