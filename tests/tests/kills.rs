@@ -51,7 +51,7 @@ fn an_agent_that_is_killed_over_and_over_loses_nothing_that_the_source_forgot() 
     let spill = stage.spill_dir();
     let (mut spilled, mut forgotten) = (0, 0);
     for kill in 0..kills {
-        stage.relay.set_cut(kill / KILLS_A_TURN % 2 == 0);
+        stage.relay.set_cut((kill / KILLS_A_TURN).is_multiple_of(2));
         std::thread::sleep(Duration::from_millis(rng.random_range(LIFE_MS)));
         spilled += u32::from(spill_dir::has_frames(&spill));
         assert!(stage.agent.kill(), "the agent was not running");
