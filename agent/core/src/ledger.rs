@@ -45,7 +45,6 @@ pub struct Ledger {
     ended: Vec<Ended>,
     acked_records: u64,
     released_budget: usize,
-    acks: u64,
     progressed: Instant,
 }
 
@@ -75,7 +74,6 @@ impl Ledger {
             ended: Vec::new(),
             acked_records: 0,
             released_budget: 0,
-            acks: 0,
             progressed: now,
         }
     }
@@ -323,9 +321,14 @@ impl Ledger {
         self.frames.is_empty()
     }
 
-    /// How often something was acknowledged.
-    pub fn acks(&self) -> u64 {
-        self.acks
+    /// The number of the frame that is pushed next. Frames are numbered as they are pushed.
+    pub fn next_index(&self) -> u64 {
+        self.frames.next_index()
+    }
+
+    /// True when all frames before the one with this number are acknowledged, or wanted by nobody any more.
+    pub fn is_settled_before(&self, index: u64) -> bool {
+        self.frames.first_index() >= index
     }
 
     /// How long data has waited without any ack; zero when none waits.
@@ -357,7 +360,7 @@ impl Ledger {
             attach(&mut self.attachments, lane, book, base);
         }
         self.commit(lane, next);
-        (self.progressed, self.acks) = (now, self.acks + 1);
+        self.progressed = now;
         self.acked_records += self.frames.settle(lane, |section| section.next <= next);
         self.sweep();
         self.stop_at_loss(lane);

@@ -2,7 +2,7 @@
 //!
 //! The spill is a queue between source and ledger. While it is in use, every frame that is built goes to its end, and the ledger is filled from its
 //! front: so nothing overtakes older data of its partition. It is begun when too much, or something too old, is not acknowledged; then all that
-//! is in memory is copied to its end first. It is left when its end is reached, everything that was read is in the ledger, and the line works.
+//! is in memory is copied to its end first. It is left when its end is reached, everything that was read is in the ledger, and what was there then is acknowledged.
 //!
 //! Reading the spill from its front again is always right: what the centre has, or what is under way, is passed over. So there is one cursor
 //! for all partitions, and whenever positions go back (a session ended, a partition begins again), it goes back to the front.
@@ -64,8 +64,8 @@ pub struct ReadEntry {
 pub struct Spool {
     limits: SpoolLimits,
     in_use: bool,
-    /// [`Ledger::acks`] when it was begun.
-    begun_at: u64,
+    /// What was in memory when the spill's end was reached first: the number of the frame after it. The spill is used until all of that is acknowledged.
+    backlog_end: Option<u64>,
     /// To be handed to the spill.
     appends: Vec<Append>,
     /// Handed to the spill and not confirmed, oldest first. Bounded by the agent's budget, which each holds a part of.
@@ -112,7 +112,7 @@ impl Spool {
         Self {
             limits,
             in_use: last > EntryId::ZERO,
-            begun_at: 0,
+            backlog_end: None,
             appends: Vec::new(),
             waiting: VecDeque::new(),
             copies: 0,
@@ -311,8 +311,9 @@ impl Spool {
             return;
         }
         if ledger.is_level() {
-            // A line that has acknowledged nothing since may be dead: it would have to be begun again soon.
-            self.in_use = !ledger.is_empty() && ledger.acks() == self.begun_at;
+            // A line that is slow, or dead and not given up yet, takes what is sent: the spill would have to be begun again soon.
+            let backlog_end = *self.backlog_end.get_or_insert_with(|| ledger.next_index());
+            self.in_use = !ledger.is_settled_before(backlog_end);
             return;
         }
         // All entries were looked at, and yet something is missing.
@@ -335,7 +336,7 @@ impl Spool {
 
     /// The spill is used from now on.
     fn take_up(&mut self, ledger: &mut Ledger) {
-        (self.in_use, self.begun_at) = (true, ledger.acks());
+        (self.in_use, self.backlog_end) = (true, None);
         self.copy_memory(ledger);
     }
 
@@ -361,6 +362,7 @@ impl Spool {
     /// To the front.
     fn rewind(&mut self, ledger: &mut Ledger) {
         ledger.begin_pass();
+        self.backlog_end = None;
         (self.cursor, self.pass_end) = (EntryId::ZERO, self.last);
         if self.reading == Reading::Yes {
             self.reading = Reading::InVain;

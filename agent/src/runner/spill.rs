@@ -239,7 +239,7 @@ impl Runner {
         match (was_in_use, spill.spool.is_in_use()) {
             (false, true) => tracing::info!(event = "spill_begins", "the line does not keep up: records go into the spill from now on"),
             (true, false) => {
-                tracing::info!(event = "spill_drained", "all of the spill is on its way: records go straight to the line again")
+                tracing::info!(event = "spill_drained", "what the spill held is at the centre: records go straight to the line again")
             }
             _ => {}
         }

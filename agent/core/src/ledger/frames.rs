@@ -130,6 +130,11 @@ impl Frames {
         self.first + self.frames.len() as u64
     }
 
+    /// The number of the oldest frame that is not settled, or of the next one.
+    pub(super) fn first_index(&self) -> u64 {
+        self.first
+    }
+
     pub(super) fn push(&mut self, index: u64, mut frame: Retained) {
         for (lane, mut section) in std::mem::take(&mut frame.open) {
             section.frame = index;

@@ -318,3 +318,25 @@ fn a_lane_that_stands_still_sends_what_comes_before() {
     world.finish();
     assert_eq!(world.lost(), 0);
 }
+
+/// It is drained when the centre has it, not when it is on its way.
+#[test]
+fn the_spill_is_used_until_the_backlog_is_acknowledged() {
+    let mut world = World::new();
+    for action in [Action::Connect, Action::Send, Action::Arrive(9), Action::Acks(9), Action::Disconnect] {
+        world.play(action);
+    }
+    for action in [Action::Write([3, 3, 3]), Action::Read([3, 3, 3]), Action::Wait(9), Action::Sync(9), Action::Connect] {
+        world.play(action);
+    }
+    for action in [Action::Drain(9), Action::Send, Action::Write([1, 1, 1]), Action::Read([1, 1, 1]), Action::Sync(9), Action::Drain(9)] {
+        world.play(action);
+        assert!(world.is_in_use());
+    }
+    // The first of the two frames is the backlog; the other one came when the end had been reached.
+    world.play(Action::Arrive(1));
+    world.play(Action::Acks(9));
+    assert!(!world.is_in_use(), "the backlog is at the centre");
+    world.finish();
+    assert_eq!(world.lost(), 0);
+}
