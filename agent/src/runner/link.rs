@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::time::Instant;
 
+use spillway_agent_core::forecast::Forecast;
 use spillway_agent_core::lane::{HeldBecause, LaneSource, Phase};
 use spillway_agent_core::ledger::{self, Resumed};
 use spillway_link::Explanation;
@@ -81,6 +82,7 @@ impl Runner {
             session.say(AgentMessage::Open(open));
         }
         self.session = Some(session);
+        self.forget_forecast();
         self.tell_linger()?;
         self.reopen_held();
         Ok(())
@@ -110,11 +112,19 @@ impl Runner {
         }
     }
 
+    /// With a line the spill does not go on as it did without one.
+    fn forget_forecast(&mut self) {
+        if let Some(spill) = &mut self.spill {
+            spill.forecast = Forecast::default();
+        }
+    }
+
     fn session_over(&mut self, disposition: spillway_proto::close::Disposition) {
         self.ledger.session_closed();
         if let Some(spill) = &mut self.spill {
             spill.spool.session_closed(&mut self.ledger);
         }
+        self.forget_forecast();
         (self.sending, self.away_since) = (0, Instant::now());
         self.forget_questions();
         self.parts.metrics.link_up.set(0);
