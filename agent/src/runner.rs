@@ -214,7 +214,7 @@ impl Runner {
             questions: VecDeque::new(),
             openings: Vec::new(),
             commit: None,
-            commit_due: now + parts.config.kafka.commit_interval,
+            commit_due: now,
             commit_trouble: None,
             looked: false,
             kafka_trouble: None,

@@ -22,7 +22,12 @@ const KILLS: u32 = 12;
 /// The line is cut or restored after so many.
 const KILLS_A_TURN: u32 = 6;
 
-/// Between two kills: the agent needs a tenth of this to be at work again.
+/// Every third life lasts until the agent has committed, which it does a second after its start at the earliest.
+const LIVES_A_COMMIT: u32 = 3;
+
+const COMMIT_LIMIT: Duration = Duration::from_secs(60);
+
+/// The other lives: the agent needs a tenth of this to be at work again.
 const LIFE_MS: std::ops::Range<u64> = 200..1200;
 
 const BYTES_PER_SECOND: u64 = 500_000;
@@ -43,16 +48,21 @@ fn an_agent_that_is_killed_over_and_over_loses_nothing_that_the_source_forgot() 
     let mut stage =
         Stage::new(StageOptions { site: "plant-7".to_owned(), source, centre, include: vec![TOPIC.to_owned()], collectors: 1 }).unwrap();
     // A dead connection has to be noticed soon, and the spill to be used, between two kills.
-    for (key, value) in [("link.idle_timeout", "5s"), ("link.keep_alive", "1s"), ("spill.after", "100ms")] {
+    for (key, value) in [("link.idle_timeout", "5s"), ("link.keep_alive", "1s"), ("spill.after", "100ms"), ("kafka.commit_interval", "1s")]
+    {
         stage.agent.config.set(key, value);
     }
     stage.start().unwrap();
     let mut writer = Writer::start(&stage.source, TOPIC, BYTES_PER_SECOND).unwrap();
     let spill = stage.spill_dir();
+    wait_until("the first commit", COMMIT_LIMIT, || Ok(has_committed(&stage))).unwrap();
     let (mut spilled, mut forgotten) = (0, 0);
     for kill in 0..kills {
         stage.relay.set_cut((kill / KILLS_A_TURN).is_multiple_of(2));
         std::thread::sleep(Duration::from_millis(rng.random_range(LIFE_MS)));
+        if kill % LIVES_A_COMMIT == LIVES_A_COMMIT - 1 {
+            wait_until("the agent commits", COMMIT_LIMIT, || Ok(committed_records(&stage) > 0)).unwrap();
+        }
         spilled += u32::from(spill_dir::has_frames(&spill));
         assert!(stage.agent.kill(), "the agent was not running");
         forgotten += forget_committed(&stage);
@@ -72,16 +82,33 @@ fn an_agent_that_is_killed_over_and_over_loses_nothing_that_the_source_forgot() 
     assert!(forgotten > 0, "the source forgot nothing");
 }
 
-/// The source forgets what the local group has committed. Answers how many records.
-fn forget_committed(stage: &Stage) -> i64 {
+/// Whether something of every partition is committed: the agent reads on after a start in an outage, and commits, where it can tell what the centre has.
+fn has_committed(stage: &Stage) -> bool {
+    stage.source.committed(&stage.group(), TOPIC, PARTITIONS).unwrap().iter().all(Option::is_some)
+}
+
+/// What the local group has committed and the source still holds: of each partition the first such record, and where the next one is to be read.
+fn committed(stage: &Stage) -> Vec<(i32, i64, i64)> {
     let committed = stage.source.committed(&stage.group(), TOPIC, PARTITIONS).unwrap();
-    let mut forgotten = 0;
-    for (partition, committed) in (0..).zip(committed) {
-        let (low, _) = stage.source.watermarks(TOPIC, partition).unwrap();
-        if let Some(committed) = committed.filter(|committed| *committed > low) {
-            stage.source.delete_records(TOPIC, partition, committed).unwrap();
-            forgotten += committed - low;
-        }
+    (0..)
+        .zip(committed)
+        .filter_map(|(partition, committed)| {
+            let (low, _) = stage.source.watermarks(TOPIC, partition).unwrap();
+            committed.filter(|committed| *committed > low).map(|committed| (partition, low, committed))
+        })
+        .collect()
+}
+
+/// How many records those are.
+fn committed_records(stage: &Stage) -> i64 {
+    committed(stage).into_iter().map(|(_, low, next)| next - low).sum()
+}
+
+/// The source forgets them. Answers how many.
+fn forget_committed(stage: &Stage) -> i64 {
+    let committed = committed(stage);
+    for (partition, _, next) in &committed {
+        stage.source.delete_records(TOPIC, *partition, *next).unwrap();
     }
-    forgotten
+    committed.into_iter().map(|(_, low, next)| next - low).sum()
 }

@@ -203,13 +203,13 @@ impl Runner {
         Ok(false)
     }
 
-    /// Commits what was acknowledged since the last time, in the background.
+    /// Commits what was acknowledged since the last time, in the background. The first time at once: without a commit, an agent that is started anew
+    /// in an outage cannot tell how much of a partition the centre has, and commits nothing of it until it is asked.
     pub(super) fn commit(&mut self, now: Instant) {
         let interval = self.parts.config.kafka.commit_interval;
         if now < self.commit_due {
             return;
         }
-        self.commit_due = now + interval;
         match self.commit.take_if(|commit| now.duration_since(commit.since) > 2 * interval) {
             // While reading stands still, outcomes wait behind records. To commit again does no harm.
             Some(stale) => self.ledger.commit_failed(stale.offsets),
@@ -220,6 +220,7 @@ impl Runner {
         if offsets.is_empty() {
             return;
         }
+        self.commit_due = now + interval;
         let outcome = offset_list(&offsets).and_then(|list| self.parts.consumer.commit(&list, CommitMode::Async));
         self.commit = Some(super::Commit { offsets, since: now });
         if let Err(error) = outcome {

@@ -239,6 +239,18 @@ async fn a_drain_without_acks_ends_at_its_deadline_and_says_what_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_commit_does_not_wait_for_its_interval() {
+    let centre = Centre::start().await;
+    let mut site = Site::start(&centre).await;
+    site.create("a", 1).await;
+    site.commit_interval = "5m";
+    let agent = site.agent("");
+    site.produce("a", 20, 20);
+    centre.wait("the commit", |_| site.committed("a", 0).is_some()).await;
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_waits_for_acks_asks_whether_somebody_is_there() {
     let centre = Centre::start().await;
     let mut site = Site::start(&centre).await;

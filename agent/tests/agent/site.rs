@@ -28,6 +28,8 @@ pub(crate) struct Site {
     collector: String,
     producer: ThreadedProducer<DefaultProducerContext>,
     admin: AdminClient<DefaultClientContext>,
+    /// Of the agents started from now on.
+    pub(crate) commit_interval: &'static str,
     /// What was produced, by topic and partition, in order.
     produced: BTreeMap<(String, i32), Vec<String>>,
     count: u64,
@@ -87,6 +89,7 @@ impl Site {
             collector: centre.address(),
             broker,
             folder,
+            commit_interval: "1s",
             produced: BTreeMap::new(),
             count: 0,
         }
@@ -134,7 +137,7 @@ impl Site {
     fn environment(&self) -> [(&'static str, String); 3] {
         [
             ("SPILLWAY_KAFKA__BOOTSTRAP_SERVERS", self.broker.bootstrap()),
-            ("SPILLWAY_KAFKA__COMMIT_INTERVAL", "1s".to_owned()),
+            ("SPILLWAY_KAFKA__COMMIT_INTERVAL", self.commit_interval.to_owned()),
             ("SPILLWAY_SPILL__DIR", "spill".to_owned()),
         ]
     }

@@ -118,6 +118,10 @@ impl Program {
             None => Command::new(&self.binary),
         };
         command.arg("run").arg("--config").arg(&self.config_path).env("NO_COLOR", "1").env("RUST_BACKTRACE", "1");
+        // They are settings to the program, and meant for the lab.
+        for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("SPILLWAY_")) {
+            command.env_remove(key);
+        }
         command.envs(self.environment.iter().map(|(key, value)| (key, value)));
         self.daemon = Some(Daemon::spawn(&self.name, &mut command, &self.log)?);
         Ok(())
