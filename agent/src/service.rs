@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use rdkafka::error::KafkaError;
 use spillway_agent_core::batcher::FrameLimits;
-use spillway_config::AgentConfig;
-use spillway_link::{BitRate, Identity, IdentityFiles, LinkClient, LinkSettings, RateCap, Role};
+use spillway_config::{self as config, AgentConfig};
+use spillway_link::{BitRate, Congestion, Identity, IdentityFiles, LinkClient, LinkSettings, RateCap, Role};
 use spillway_ops::{AdminServer, Metrics, admin, notify};
 use spillway_proto::SiteName;
 use tokio_util::sync::CancellationToken;
@@ -102,6 +102,11 @@ pub fn link_settings(config: &AgentConfig, frame_bytes: usize) -> LinkSettings {
         keep_alive: Some(config.link.keep_alive),
         idle_timeout: config.link.idle_timeout,
         send_window: window as u64,
+        congestion: match config.link.congestion {
+            config::Congestion::Spillway => Congestion::Spillway,
+            config::Congestion::Cubic => Congestion::Cubic,
+            config::Congestion::Bbr => Congestion::Bbr,
+        },
         ..LinkSettings::agent()
     }
 }

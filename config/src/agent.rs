@@ -6,6 +6,7 @@ use std::time::Duration;
 use spillway_proto::SiteName;
 
 use crate::kafka::Side;
+use crate::layer::Item;
 use crate::load::{self, Reference};
 use crate::parse::{self, Flaw};
 use crate::reader::{Reported, Table};
@@ -86,12 +87,31 @@ pub struct LinkConfig {
     pub frame_linger: Duration,
     /// zstd level. Default 3, 1 to 12.
     pub compression_level: i32,
+    /// What decides how much may be on its way. Default ours.
+    pub congestion: Congestion,
     /// A quiet connection sends a packet so often, to keep NAT bindings. Default 25 s, 1 s to 10 min, at most half of `idle_timeout`.
     pub keep_alive: Duration,
     /// A connection on which nothing is heard for so long is given up. Default 60 s, 5 s to 30 min.
     pub idle_timeout: Duration,
     /// Longest pause between two attempts to connect, jitter included. Default 30 s, 1 s to 30 s.
     pub redial_max: Duration,
+}
+
+/// `link.congestion`: which algorithm decides how much may be on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Congestion {
+    /// Spillway's own: a model of the line, for thin, long and lossy ones.
+    Spillway,
+    /// CUBIC, as most of the internet: takes loss for congestion.
+    Cubic,
+    /// BBR, version 1.
+    Bbr,
+}
+
+impl Congestion {
+    fn parse(item: &Item) -> Result<Self, Flaw> {
+        parse::word(&[("spillway", Self::Spillway), ("cubic", Self::Cubic), ("bbr", Self::Bbr)])(item)
+    }
 }
 
 /// librdkafka, zstd, TLS and the program itself take about 20 MiB before the first record.
@@ -225,6 +245,7 @@ impl LinkConfig {
         let frame_max_records = table.required("frame_max_records", parse::integer(1..=1_000_000));
         let frame_linger = table.required("frame_linger", parse::duration(Duration::from_millis(1)..=seconds(10)));
         let compression_level = table.required("compression_level", parse::integer(1..=12));
+        let congestion = table.required("congestion", Congestion::parse);
         let keep_alive = table.required("keep_alive", parse::duration(seconds(1)..=seconds(10 * 60)));
         let idle_timeout = table.required("idle_timeout", parse::duration(seconds(5)..=seconds(30 * 60)));
         let redial_max = table.required("redial_max", parse::duration(seconds(1)..=seconds(30)));
@@ -234,6 +255,7 @@ impl LinkConfig {
             frame_max_records: frame_max_records?,
             frame_linger: frame_linger?,
             compression_level: compression_level?,
+            congestion: congestion?,
             keep_alive: keep_alive?,
             idle_timeout: idle_timeout?,
             redial_max: redial_max?,

@@ -14,7 +14,7 @@ use quinn::{
 use spillway_proto::CloseCode;
 use tokio::task::JoinSet;
 
-use crate::{CappedSocket, Identity, LinkSettings, RateCap, WireCounters, identity};
+use crate::{CappedSocket, Identity, LineEstimate, LineMemory, LinkSettings, RateCap, WireCounters, identity};
 
 /// Most addresses of one host name that a dial tries. More than a few mean a load balancer's whole list.
 const MAX_ADDRESSES: usize = 4;
@@ -31,6 +31,7 @@ pub struct LinkClient {
     handshake_timeout: Duration,
     counters: Arc<WireCounters>,
     cap: RateCap,
+    memory: LineMemory,
 }
 
 impl LinkClient {
@@ -41,7 +42,8 @@ impl LinkClient {
     pub fn new(identity: &Identity, settings: &LinkSettings, cap: RateCap) -> Result<Self, Error> {
         let tls = QuicClientConfig::try_from(identity.client_config()?).map_err(|_| Error::NoInitialCipherSuite)?;
         let mut config = ClientConfig::new(Arc::new(tls));
-        config.transport_config(settings.transport());
+        let memory = LineMemory::default();
+        config.transport_config(settings.transport(&memory));
 
         let socket =
             UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).map_err(Error::Bind)?;
@@ -50,7 +52,7 @@ impl LinkClient {
         let (counters, cap) = (socket.counters(), socket.cap());
         let socket: Arc<dyn AsyncUdpSocket> = Arc::new(socket);
         let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, runtime).map_err(Error::Bind)?;
-        Ok(Self { endpoint, config, handshake_timeout: settings.handshake_timeout, counters, cap })
+        Ok(Self { endpoint, config, handshake_timeout: settings.handshake_timeout, counters, cap, memory })
     }
 
     /// Dials `host` (a name or an IP address; the collector's certificate must carry it), trying its addresses as
@@ -123,6 +125,11 @@ impl LinkClient {
     /// The handle that replaces the cap on bytes sent.
     pub fn cap(&self) -> RateCap {
         self.cap.clone()
+    }
+
+    /// What the line delivers and how long it is, by the last connection that filled it; `None` before, and with another congestion control than ours.
+    pub fn line(&self) -> Option<LineEstimate> {
+        self.memory.line()
     }
 
     /// The UDP port we dial from.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`identity`] | CA, certificate chain and key from PEM files, checked before anything starts |
 //! | [`peer`] | the site's name out of the certificate it proved to hold |
+//! | [`congestion`] | how much may be in flight: a model of the line in place of reactions to loss |
 //! | [`settings`] | keep-alive, timeouts, windows and stream limits of a connection |
 //! | [`client`] | the agent's endpoint: dials the collector |
 //! | [`server`] | the collector's endpoint: mandatory client certificates, admission |
@@ -13,6 +14,7 @@
 //! Nothing here knows frames or sessions: those speak over the [`quinn::Connection`] that this crate hands out.
 
 pub mod client;
+pub mod congestion;
 pub mod explain;
 pub mod identity;
 pub mod peer;
@@ -23,6 +25,7 @@ pub mod socket;
 mod trust;
 
 pub use client::LinkClient;
+pub use congestion::{Congestion, LineEstimate, LineMemory};
 pub use explain::{Explanation, Side, explain};
 pub use identity::{Identity, IdentityFiles, Role};
 pub use peer::site_name;

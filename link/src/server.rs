@@ -12,7 +12,7 @@ use quinn_proto::{ConnectionIdGenerator, HashedConnectionIdGenerator};
 use ring::hmac;
 use spillway_proto::CloseCode;
 
-use crate::{CappedSocket, Identity, LinkSettings, RateCap, WireCounters, identity};
+use crate::{CappedSocket, Identity, LineMemory, LinkSettings, RateCap, WireCounters, identity};
 
 /// Most handshakes that wait to be accepted; quinn refuses more. Each holds its first packets, bounded by the next constant.
 const MAX_INCOMING: usize = 1024;
@@ -42,7 +42,7 @@ impl LinkServer {
         let tls = QuicServerConfig::try_from(identity.server_config()?).map_err(|_| Error::NoInitialCipherSuite)?;
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
         config
-            .transport_config(settings.transport())
+            .transport_config(settings.transport(&LineMemory::default()))
             .max_incoming(MAX_INCOMING)
             .incoming_buffer_size(MAX_INCOMING_BYTES_EACH)
             .incoming_buffer_size_total(MAX_INCOMING_BYTES);

@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
+use crate::{Congestion, LineMemory};
+
 /// Largest UDP payload that either side sends or probes for: an Ethernet frame without IPv6 and UDP headers.
 ///
 /// [`crate::socket`] sizes the burst of a rate cap by it: a datagram never exceeds the burst.
@@ -34,6 +36,8 @@ pub struct LinkSettings {
     pub peer_uni_streams: u32,
     /// Look for a path MTU above 1200 bytes. On a path of 1400 bytes the probes cost up to 98 MB a month.
     pub mtu_discovery: bool,
+    /// How much may be in flight.
+    pub congestion: Congestion,
 }
 
 impl LinkSettings {
@@ -49,6 +53,7 @@ impl LinkSettings {
             peer_bidi_streams: 0,
             peer_uni_streams: 0,
             mtu_discovery: true,
+            congestion: Congestion::Spillway,
         }
     }
 
@@ -64,11 +69,14 @@ impl LinkSettings {
             peer_bidi_streams: 1,
             peer_uni_streams: 64,
             mtu_discovery: false,
+            // It sends acknowledgements and small messages only.
+            congestion: Congestion::Cubic,
         }
     }
 
-    /// As quinn wants it. An idle timeout beyond what QUIC can say (146 million years) becomes that bound.
-    pub(crate) fn transport(&self) -> Arc<TransportConfig> {
+    /// As quinn wants it. An idle timeout beyond what QUIC can say (146 million years) becomes that bound. Connections made with it begin with what
+    /// `memory` knows of the line, and tell it what they learn.
+    pub fn transport(&self, memory: &LineMemory) -> Arc<TransportConfig> {
         let idle = IdleTimeout::try_from(self.idle_timeout).unwrap_or_else(|_| IdleTimeout::from(VarInt::MAX));
         let mtu = self.mtu_discovery.then(|| {
             let mut mtu = MtuDiscoveryConfig::default();
@@ -85,6 +93,7 @@ impl LinkSettings {
             .max_concurrent_bidi_streams(VarInt::from_u32(self.peer_bidi_streams))
             .max_concurrent_uni_streams(VarInt::from_u32(self.peer_uni_streams))
             .mtu_discovery_config(mtu)
+            .congestion_controller_factory(self.congestion.factory(memory))
             // Frames are finished in the order they were begun: half of each of ten frames serves nobody.
             .send_fairness(false)
             .datagram_receive_buffer_size(None);

@@ -1,0 +1,172 @@
+//! Congestion control: how much may be in flight.
+//!
+//! Stock algorithms fail on the lines that sites have. Those that take loss for congestion (CUBIC, New Reno) use a fifth of a line of 2 Mbit/s and 300 ms that loses
+//! 2 %; BBR as quinn has it overfills the queue and sends much twice. Ours follows a model of the line, in [`model`], made of what [`delivery`]
+//! measures at the acknowledgements. It is pure: time comes with each call.
+
+use std::{
+    any::Any,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use quinn::congestion::{BbrConfig, Controller, ControllerFactory, ControllerMetrics, CubicConfig};
+use quinn_proto::RttEstimator;
+
+use self::{delivery::Delivery, model::Model};
+
+mod delivery;
+mod model;
+mod round;
+
+pub use model::LineEstimate;
+
+/// Acknowledgements that come so long after that of a later packet measure nothing any more.
+const LATE: Duration = Duration::from_secs(1);
+
+/// Which algorithm decides how much may be in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Congestion {
+    /// Ours: made for thin, long, lossy lines.
+    #[default]
+    Spillway,
+    /// quinn's CUBIC (RFC 9438), as most of the internet.
+    Cubic,
+    /// quinn's BBR, version 1; its authors call it experimental.
+    Bbr,
+}
+
+impl Congestion {
+    /// For quinn's transport configuration. `memory` is written and read by ours only.
+    pub(crate) fn factory(self, memory: &LineMemory) -> Arc<dyn ControllerFactory + Send + Sync> {
+        match self {
+            Self::Spillway => Arc::new(SpillwayConfig { memory: memory.clone() }),
+            Self::Cubic => Arc::new(CubicConfig::default()),
+            Self::Bbr => Arc::new(BbrConfig::default()),
+        }
+    }
+}
+
+impl fmt::Display for Congestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Spillway => "spillway",
+            Self::Cubic => "cubic",
+            Self::Bbr => "bbr",
+        })
+    }
+}
+
+/// What the connections of an endpoint know of its line. Clones share it; a new connection begins with what the last one knew.
+#[derive(Clone, Debug, Default)]
+pub struct LineMemory(Arc<Mutex<Option<LineEstimate>>>);
+
+impl LineMemory {
+    /// The last estimate, whether a connection is open or not; `None` before the first line was filled.
+    pub fn line(&self) -> Option<LineEstimate> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember(&self, line: LineEstimate) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+    }
+}
+
+/// Makes a [`Spillway`] for each connection.
+#[derive(Debug)]
+struct SpillwayConfig {
+    memory: LineMemory,
+}
+
+impl ControllerFactory for SpillwayConfig {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        let model = Model::new(now, current_mtu, self.memory.line());
+        Box::new(Spillway {
+            initial_window: model.window(),
+            delivery: Delivery::new(now),
+            model,
+            in_flight: 0,
+            newest: None,
+            memory: self.memory.clone(),
+        })
+    }
+}
+
+/// The controller of one connection.
+#[derive(Clone, Debug)]
+struct Spillway {
+    delivery: Delivery,
+    model: Model,
+    /// Bytes in flight: what quinn said last, and what was sent and lost since.
+    in_flight: u64,
+    /// Of the acknowledgements of one batch: when the newest packet was sent.
+    newest: Option<Instant>,
+    initial_window: u64,
+    memory: LineMemory,
+}
+
+impl Controller for Spillway {
+    fn on_sent(&mut self, now: Instant, bytes: u64, _last_packet_number: u64) {
+        self.delivery.sent(now, self.in_flight == 0);
+        self.in_flight += bytes;
+        self.model.sent(self.in_flight);
+    }
+
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, _app_limited: bool, _rtt: &RttEstimator) {
+        let sample = self.delivery.acked(now, sent, bytes);
+        self.model.acked(sent, bytes, sample);
+        self.newest = self.newest.max(Some(sent));
+    }
+
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, _largest_packet_num_acked: Option<u64>) {
+        self.in_flight = in_flight;
+        let Some(newest) = self.newest.take() else { return };
+        if let Some(oldest) = newest.checked_sub(LATE) {
+            self.delivery.forget_before(oldest);
+        }
+        self.model.acks_ended(now, newest, in_flight, app_limited);
+        if let Some(line) = self.model.line() {
+            self.memory.remember(line);
+        }
+    }
+
+    fn on_congestion_event(&mut self, now: Instant, _sent: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
+        self.in_flight = self.in_flight.saturating_sub(lost_bytes);
+        match lost_bytes {
+            // Not lost, but marked by the network.
+            0 => self.model.marked(now),
+            _ => self.model.lost(lost_bytes),
+        }
+        if is_persistent_congestion {
+            self.model.went_silent(now);
+        }
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.model.set_mtu(new_mtu);
+    }
+
+    fn window(&self) -> u64 {
+        self.model.window()
+    }
+
+    fn metrics(&self) -> ControllerMetrics {
+        let mut metrics = ControllerMetrics::default();
+        metrics.congestion_window = self.window();
+        metrics.pacing_rate = self.model.line().map(|line| (8.0 * line.bytes_per_second) as u64);
+        metrics
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.initial_window
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

@@ -1,0 +1,48 @@
+//! Several senders on one line.
+
+use spillway_link::{Congestion, LineMemory};
+use spillway_wan::{Loss, Shape};
+
+use crate::sim::{Sends, Sim, ms, secs};
+
+fn line(queue_ms: u64, loss: f64) -> Shape {
+    let loss = if loss > 0.0 { Loss::Random(loss) } else { Loss::None };
+    Shape { rate: Some(2_000_000), delay: ms(150), loss, queue_bytes: 250 * queue_ms, ..Shape::default() }
+}
+
+/// Share of the second flow, which begins 20 s after the first, between 60 s and 180 s; and of the line that both use.
+fn shares(shape: Shape, first: Congestion, second: Congestion, seed: u64) -> (f64, f64) {
+    let mut sim = Sim::new(shape, seed).with(first);
+    sim.add(&Sends { congestion: second, memory: LineMemory::default(), from: secs(20), until: secs(1000) });
+    sim.run_until(secs(60));
+    let figures = sim.figures_until(secs(180));
+    let both = figures[0].goodput() + figures[1].goodput();
+    let share = figures[1].goodput() / both;
+    println!(
+        "{first}, then {second}, seed {seed}: the second has {share:.2}, both {:.2} of the line, round trip {:.0} ms",
+        both / 2e6,
+        1000.0 * figures[0].round_trip
+    );
+    (share, both / 2e6)
+}
+
+#[test]
+fn two_of_ours_share_fairly() {
+    for seed in 1..=3 {
+        for loss in [0.0, 0.02] {
+            let (share, both) = shares(line(1000, loss), Congestion::Spillway, Congestion::Spillway, seed);
+            assert!((0.40..=0.60).contains(&share));
+            assert!(both >= 0.85);
+        }
+    }
+}
+
+#[test]
+fn cubic_beside_ours_keeps_its_part() {
+    for queue_ms in [150, 300, 1000] {
+        let (ours, _) = shares(line(queue_ms, 0.0), Congestion::Cubic, Congestion::Spillway, 1);
+        assert!(1.0 - ours >= 0.30, "CUBIC first, a queue of {queue_ms} ms");
+        let (cubic, _) = shares(line(queue_ms, 0.0), Congestion::Spillway, Congestion::Cubic, 1);
+        assert!(cubic >= 0.30, "CUBIC second, a queue of {queue_ms} ms");
+    }
+}
