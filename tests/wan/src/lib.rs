@@ -6,6 +6,7 @@
 //! | [`shape`] | what a line is like: rate, delay, jitter, loss, queue, up or down |
 //! | [`line`] | the line itself: packets go in, and come out when they are due |
 //! | [`counters`] | what became of them |
+//! | [`address`] | the edge's address as the centre sees it |
 //!
 //! ```
 //! use std::time::Duration;
@@ -20,6 +21,7 @@
 //! assert_eq!(line.pop(Duration::from_millis(155)), Some("packet"));
 //! ```
 
+pub mod address;
 pub mod counters;
 pub mod line;
 pub mod shape;
