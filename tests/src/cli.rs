@@ -9,6 +9,7 @@ use crate::bench::fleet::FleetOptions;
 use crate::bench::retention::RetentionOptions;
 use crate::bench::spill::SpillOptions;
 use crate::bench::throughput::ThroughputOptions;
+use crate::wan::command::WanCommand;
 
 /// The workbench of Spillway: see it work, run Kafka to play with, test everything.
 #[derive(Debug, Parser)]
@@ -129,6 +130,23 @@ pub enum Command {
         without_kafka: bool,
         /// Run only tests whose name contains this
         filter: Option<String>,
+    },
+    /// A thin, long, lossy line on this machine, for whatever speaks TCP or UDP
+    ///
+    /// Two network namespaces, `edge` (10.93.0.2) and `centre` (10.93.0.1), joined by a link in user space with rate, delay, jitter, random and bursty
+    /// loss and a queue in each direction, outages, changes of the edge's address, and counters at the IP level. Driven by a scenario file and by
+    /// orders while it is up. Needs root, /dev/net/tun, iproute2 and util-linux.
+    #[command(
+        after_help = "Examples:\n  ./lab wan up --rate 2Mbit --delay 150ms --loss 2%        2 Mbit/s, 300 ms round trip, until Ctrl-C\n  \
+                            ./lab wan up --scenario bad-day.txt\n  \
+                            ./lab wan exec edge -- ping -c 3 10.93.0.1               in another terminal\n  \
+                            ./lab wan tell outage 10s\n  \
+                            ./lab wan counters"
+    )]
+    Wan {
+        /// What to do.
+        #[command(subcommand)]
+        command: WanCommand,
     },
 }
 

@@ -12,6 +12,7 @@
 //! | [`stage`] | a whole deployment of the real binaries |
 //! | [`chaos`] | `lab chaos`: seeded faults against exactly-once, on real Kafka and in this process |
 //! | [`relay`] | the link: a UDP relay that can be cut, delayed, moved, and made a bad one |
+//! | [`mod@wan`] | `lab wan`: two network namespaces and a thin line between them, for TCP and UDP alike; needs root |
 //! | [`tcp_relay`] | the link of whoever speaks Kafka's protocol to the centre |
 //! | [`shim`] | sets the clock of one process, or makes its disk slow |
 //! | [`mod@spill_dir`] | the files of a spill: whether it holds anything, and damage |
@@ -53,3 +54,4 @@ pub mod tcp_relay;
 pub mod telemetry;
 pub mod test_cmd;
 pub mod wait;
+pub mod wan;

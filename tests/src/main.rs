@@ -11,7 +11,7 @@ use spillway_lab::cli::{BenchCommand, Cli, Command, KafkaCommand};
 use spillway_lab::demo::{self, DemoOptions};
 use spillway_lab::fuzz::{self, FuzzOptions};
 use spillway_lab::test_cmd::{self, TestOptions};
-use spillway_lab::{bench, build, interrupt, kafka_cmd, reaper, shapes, smoke};
+use spillway_lab::{bench, build, interrupt, kafka_cmd, reaper, shapes, smoke, wan};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -58,5 +58,6 @@ fn run(command: Command) -> Result<bool> {
             build::binaries()?;
             test_cmd::run(&TestOptions { without_kafka, filter })
         }
+        Command::Wan { command } => wan::command::run(command).map(|()| true),
     }
 }

@@ -27,6 +27,9 @@ for p in $pids; do kill -9 "$p" 2>/dev/null; done
 while read -r _ at _; do
   case $at in "$1"/*) umount -l "$at" 2>/dev/null ;; esac
 done </proc/mounts
+if [ -e "$1/remove-at-end" ]; then
+  while read -r path; do rm -f "$path"; done <"$1/remove-at-end"
+fi
 if [ -e "$1/keep-logs" ]; then
   find "$1" -type f ! -name '*.log' ! -name '*.toml' -exec rm -f {} + 2>/dev/null
   find "$1" -depth -type d -exec rmdir {} \; 2>/dev/null
@@ -81,6 +84,16 @@ impl Reaper {
         // Not being able to write the mark only means that the logs go.
         drop(std::fs::write(self.scratch.join("keep-logs"), b""));
         &self.scratch
+    }
+
+    /// Removes a file outside the scratch directory when the lab ends.
+    ///
+    /// # Errors
+    /// When that cannot be noted.
+    pub fn remove_at_end(&self, file: &Path) -> Result<()> {
+        let list = self.scratch.join("remove-at-end");
+        let mut list = std::fs::OpenOptions::new().create(true).append(true).open(&list).context("cannot note a file to remove")?;
+        writeln!(list, "{}", file.display()).context("cannot note a file to remove")
     }
 
     /// Cleans up now and waits until it is done: the last thing before the lab exits.

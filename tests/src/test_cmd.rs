@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::build::cargo;
 use crate::java::kafka_libs;
 use crate::kafka_cluster::{KafkaCluster, KafkaOptions};
+use crate::wan::namespace;
 
 /// The conformance suite reads the bootstrap servers of a real Kafka from here.
 const KAFKA_VARIABLE: &str = "SPILLWAY_TEST_KAFKA";
@@ -17,6 +18,9 @@ const KAFKA_PID_VARIABLE: &str = "SPILLWAY_TEST_KAFKA_PID";
 
 /// Java's oldest version that runs Kafka 4.
 const JAVA_MIN: u32 = 17;
+
+/// The step that needs root.
+const WAN: &str = "the WAN (as root)";
 
 /// What `lab test` was asked for.
 #[derive(Debug, Clone)]
@@ -32,6 +36,8 @@ enum Ending {
     Passed,
     Failed,
     LeftOut,
+    /// Left out because this machine cannot; that is no failure.
+    Skipped,
 }
 
 /// Runs one part of the tests; answers whether all of it passed.
@@ -50,6 +56,11 @@ struct Step {
 pub fn run(options: &TestOptions) -> Result<bool> {
     let java = java_problem();
     let mut steps = vec![timed("unit, property, golden, conformance (embedded)", || workspace(options))?];
+    let no_wan = namespace::problem();
+    steps.push(match no_wan {
+        None => timed(WAN, || wan(options))?,
+        Some(_) => Step { name: WAN, result: Ending::Skipped, took: Duration::ZERO },
+    });
     let kafka = !options.without_kafka && java.is_none();
     let on_kafka: [(&str, Suite); 3] = [
         ("conformance suite on Apache Kafka", conformance),
@@ -66,8 +77,12 @@ pub fn run(options: &TestOptions) -> Result<bool> {
             Ending::Passed => "ok",
             Ending::Failed => "FAILED",
             Ending::LeftOut => "left out",
+            Ending::Skipped => "skipped",
         };
         println!("  {result:<9} {:>6.1} s  {}", step.took.as_secs_f64(), step.name);
+    }
+    if let Some(problem) = no_wan {
+        println!("\nskipped the WAN, which needs: {problem}");
     }
     let failed = steps.iter().any(|step| step.result == Ending::Failed);
     let gaps = steps.iter().any(|step| step.result == Ending::LeftOut);
@@ -82,6 +97,13 @@ pub fn run(options: &TestOptions) -> Result<bool> {
 fn workspace(options: &TestOptions) -> Result<bool> {
     let mut command = cargo()?;
     command.args(["test", "--workspace", "--no-fail-fast", "--"]);
+    passed(command.args(&options.filter))
+}
+
+fn wan(options: &TestOptions) -> Result<bool> {
+    let mut command = cargo()?;
+    // One at a time: each wants the processors for its pump.
+    command.args(["test", "--package", "spillway-lab", "--test", "wan", "--", "--ignored", "--test-threads=1"]);
     passed(command.args(&options.filter))
 }
 

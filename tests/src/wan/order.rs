@@ -1,0 +1,344 @@
+//! Orders to a WAN: one line of text each, the same in a scenario file, over the control socket and in code.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Error, Result, anyhow, bail, ensure};
+use spillway_config::units::{self, BitRate, ByteSize};
+use spillway_wan::{Burst, Loss, Shape};
+
+/// What can be ordered, for people.
+pub const HELP: &str = "\
+Orders (without to-centre or to-edge: both directions)
+  [to-centre|to-edge] KEY VALUE [KEY VALUE …]     for example: to-centre rate 2Mbit delay 150ms loss 2%
+      rate 2Mbit | unlimited     bits a second at the IP level
+      delay 150ms                one way
+      jitter 20ms                up to so much more for each packet
+      reorder on | off           whether jitter lets a packet pass another
+      loss 2% | 2%/8 | none      of packets; 2%/8: in bursts of 8 in the mean
+      loss ENTER,LEAVE,LOSS      Gilbert-Elliott: probabilities to enter and to leave the bad state, and of loss in it
+      queue 64KiB                waits at most; what does not fit is dropped
+  [to-centre|to-edge] down | up
+  [to-centre|to-edge] outage 10s                  down, and up again so much later
+  address next | A.B.C.D                          the centre sees the edge under another address of 10.93.0.0/16
+  ports next                                      the centre sees other ports of the edge's connections
+  counters                                        packets and bytes at the IP level
+
+Scenario file: a line is `AT ORDER` (30s outage 10s) or `every PERIOD ORDER` (every 5m outage 10s); times from the start. # begins a comment.";
+
+/// Lines of a scenario, at most.
+pub const SCENARIO_LINES_MAX: usize = 10_000;
+
+/// From which end to which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the edge to the centre.
+    ToCentre,
+    /// From the centre to the edge.
+    ToEdge,
+}
+
+/// Both directions, in the order in which everything is told.
+pub const DIRECTIONS: [Direction; 2] = [Direction::ToCentre, Direction::ToEdge];
+
+/// One thing to be done to a WAN.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Order {
+    /// Change what the line is like.
+    Shape(Option<Direction>, Vec<Change>),
+    /// Up or down.
+    SetUp(Option<Direction>, bool),
+    /// Down, and up again after so long.
+    Outage(Option<Direction>, Duration),
+    /// Another address of the edge; `None`: one that it has not had.
+    Address(Option<Ipv4Addr>),
+    /// Other ports of the edge's connections.
+    Ports,
+    /// Tell the counters.
+    Counters,
+}
+
+/// One property of a line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Change {
+    /// [`Shape::rate`].
+    Rate(Option<u64>),
+    /// [`Shape::delay`].
+    Delay(Duration),
+    /// [`Shape::jitter`].
+    Jitter(Duration),
+    /// [`Shape::reorder`].
+    Reorder(bool),
+    /// [`Shape::loss`].
+    Loss(Loss),
+    /// [`Shape::queue_bytes`].
+    Queue(u64),
+}
+
+impl Change {
+    /// `shape`, changed.
+    #[must_use]
+    pub fn of(self, shape: Shape) -> Shape {
+        match self {
+            Self::Rate(rate) => shape.with_rate(rate),
+            Self::Delay(delay) => shape.with_delay(delay),
+            Self::Jitter(jitter) => shape.with_jitter(jitter),
+            Self::Reorder(reorder) => Shape { reorder, ..shape },
+            Self::Loss(loss) => shape.with_loss(loss),
+            Self::Queue(bytes) => shape.with_queue_bytes(bytes),
+        }
+    }
+}
+
+impl Order {
+    /// Whether it is about `direction`.
+    #[must_use]
+    pub fn is_about(only: Option<Direction>, direction: Direction) -> bool {
+        only.is_none_or(|only| only == direction)
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::ToCentre => "to-centre",
+            Self::ToEdge => "to-edge",
+        })
+    }
+}
+
+impl FromStr for Order {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut words = text.split_whitespace().peekable();
+        let only = match words.peek() {
+            Some(&"to-centre") => Some(Direction::ToCentre),
+            Some(&"to-edge") => Some(Direction::ToEdge),
+            _ => None,
+        };
+        if only.is_some() {
+            words.next();
+        }
+        let words: Vec<&str> = words.collect();
+        let order = match (only, words.as_slice()) {
+            (_, []) => bail!("an order is missing; for example: to-centre rate 2Mbit delay 150ms"),
+            (_, ["down"]) => Self::SetUp(only, false),
+            (_, ["up"]) => Self::SetUp(only, true),
+            (_, ["outage", time]) => Self::Outage(only, duration(time)?),
+            (None, ["address", "next"]) => Self::Address(None),
+            (None, ["address", address]) => Self::Address(Some(
+                address.parse().with_context(|| format!("{address:?} is no IPv4 address; write `next` or for example 10.93.7.2"))?,
+            )),
+            (None, ["ports", "next"]) => Self::Ports,
+            (None, ["counters"]) => Self::Counters,
+            (Some(_), [word @ ("address" | "ports" | "counters"), ..]) => bail!("`{word}` has no direction; leave that out"),
+            (_, pairs) => Self::Shape(only, changes(pairs)?),
+        };
+        Ok(order)
+    }
+}
+
+/// A scenario: what is ordered when.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Scenario {
+    /// In the order of the file.
+    pub steps: Vec<Step>,
+}
+
+/// One line of a scenario.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// From the start.
+    pub at: Duration,
+    /// Again and again after so long; not zero.
+    pub every: Option<Duration>,
+    /// What.
+    pub order: Order,
+}
+
+impl Scenario {
+    /// Reads a scenario file.
+    ///
+    /// # Errors
+    /// With file and line, when it cannot be read or a line is not understood.
+    pub fn read(file: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read the scenario {}", file.display()))?;
+        text.parse().with_context(|| file.display().to_string())
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut steps = Vec::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            if !line.is_empty() {
+                ensure!(steps.len() < SCENARIO_LINES_MAX, "more than {SCENARIO_LINES_MAX} lines");
+                steps.push(step(line).with_context(|| format!("line {}: {line}", number + 1))?);
+            }
+        }
+        Ok(Self { steps })
+    }
+}
+
+fn step(line: &str) -> Result<Step> {
+    let (first, rest) = line.split_once(char::is_whitespace).context("an order is missing after the time")?;
+    if first != "every" {
+        return Ok(Step { at: duration(first).context("a line begins with a time or `every`")?, every: None, order: rest.parse()? });
+    }
+    let (period, order) = rest.trim_start().split_once(char::is_whitespace).context("an order is missing after the period")?;
+    let period = duration(period)?;
+    ensure!(!period.is_zero(), "the period is zero");
+    Ok(Step { at: period, every: Some(period), order: order.parse()? })
+}
+
+fn changes(words: &[&str]) -> Result<Vec<Change>> {
+    words.chunks(2).map(|pair| change(pair.first().copied().unwrap_or_default(), pair.get(1).copied())).collect()
+}
+
+fn change(key: &str, value: Option<&str>) -> Result<Change> {
+    if !["rate", "delay", "jitter", "reorder", "loss", "queue"].contains(&key) {
+        bail!("{key:?} is not known; there are rate, delay, jitter, reorder, loss, queue, down, up, outage, address, ports and counters");
+    }
+    let value = value.with_context(|| format!("`{key}` has no value"))?;
+    Ok(match key {
+        "rate" => Change::Rate(rate(value)?),
+        "delay" => Change::Delay(duration(value)?),
+        "jitter" => Change::Jitter(duration(value)?),
+        "loss" => Change::Loss(loss(value)?),
+        "queue" => Change::Queue(value.parse::<ByteSize>().map_err(|error| told("size", value, &error))?.bytes()),
+        _ => Change::Reorder(match value {
+            "on" => true,
+            "off" => false,
+            other => bail!("`reorder` is `on` or `off`, not {other:?}"),
+        }),
+    })
+}
+
+/// Bits a second; `None` for `unlimited`.
+///
+/// # Errors
+/// With what to write instead.
+pub fn rate(text: &str) -> Result<Option<u64>> {
+    let limit = BitRate::parse_limit(text).map_err(|error| told("rate", text, &error))?;
+    Ok(limit.map(BitRate::bits_per_second))
+}
+
+/// A time with its unit.
+///
+/// # Errors
+/// With what to write instead.
+pub fn duration(text: &str) -> Result<Duration> {
+    units::parse_duration(text).map_err(|error| told("time", text, &error))
+}
+
+/// Loss as in [`HELP`].
+///
+/// # Errors
+/// With what to write instead.
+pub fn loss(text: &str) -> Result<Loss> {
+    let hint =
+        || anyhow!("{text:?} is no loss; write for example 2%, 2%/8 (in bursts of 8 packets), 0.01,0.2,0.5 (Gilbert-Elliott) or none");
+    if text == "none" {
+        return Ok(Loss::None);
+    }
+    let number = |text: &str, max: f64| text.parse().ok().filter(|number| (0.0..=max).contains(number)).ok_or_else(hint);
+    if let [enter, leave, loss] = text.split(',').collect::<Vec<_>>().as_slice() {
+        return Ok(Loss::Bursts(Burst { enter: number(enter, 1.0)?, leave: number(leave, 1.0)?, loss: number(loss, 1.0)? }));
+    }
+    let (share, packets) = text.split_once('/').map_or((text, None), |(share, packets)| (share, Some(packets)));
+    let share = number(share.strip_suffix('%').ok_or_else(hint)?, 100.0)? / 100.0;
+    match packets {
+        None if share == 0.0 => Ok(Loss::None),
+        None => Ok(Loss::Random(share)),
+        Some(packets) => {
+            let packets = number(packets, 1e6)?;
+            ensure!(packets >= 1.0, "a burst has one packet at least: {text:?}");
+            Ok(Loss::Bursts(Burst::of_mean(share, packets)))
+        }
+    }
+}
+
+fn told(kind: &str, text: &str, error: &units::Error) -> Error {
+    anyhow!("{text:?} as a {kind}: {error}; {}", error.fix())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn every_order_is_read() {
+        let both = |changes: &[Change]| Order::Shape(None, changes.to_vec());
+        for (text, order) in [
+            ("down", Order::SetUp(None, false)),
+            ("to-edge up", Order::SetUp(Some(Direction::ToEdge), true)),
+            ("outage 10s", Order::Outage(None, Duration::from_secs(10))),
+            ("address next", Order::Address(None)),
+            ("address 10.93.7.2", Order::Address(Some(Ipv4Addr::new(10, 93, 7, 2)))),
+            ("ports next", Order::Ports),
+            ("counters", Order::Counters),
+            ("  rate  unlimited ", both(&[Change::Rate(None)])),
+            ("loss 2%/8", both(&[Change::Loss(Loss::Bursts(Burst::of_mean(0.02, 8.0)))])),
+            ("loss 0.01,0.2,0.5", both(&[Change::Loss(Loss::Bursts(Burst { enter: 0.01, leave: 0.2, loss: 0.5 }))])),
+            ("loss 0%", both(&[Change::Loss(Loss::None)])),
+            (
+                "reorder on queue 64KiB jitter 20ms",
+                both(&[Change::Reorder(true), Change::Queue(65_536), Change::Jitter(Duration::from_millis(20))]),
+            ),
+            (
+                "to-centre rate 2Mbit delay 150ms loss 2%",
+                Order::Shape(
+                    Some(Direction::ToCentre),
+                    vec![Change::Rate(Some(2_000_000)), Change::Delay(Duration::from_millis(150)), Change::Loss(Loss::Random(0.02))],
+                ),
+            ),
+        ] {
+            assert_eq!(text.parse::<Order>().unwrap(), order, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bad_order_is_told_what_to_write() {
+        for (text, told) in [
+            ("", "an order is missing"),
+            ("to-edge", "an order is missing"),
+            ("speed 2Mbit", "there are rate, delay,"),
+            ("rate", "`rate` has no value"),
+            ("rate 2", "a number without a unit; add a unit"),
+            ("delay 1.5s", "\"1.5s\" as a time"),
+            ("loss 2", "write for example 2%"),
+            ("loss 101%", "write for example 2%"),
+            ("loss NaN%", "write for example 2%"),
+            ("loss 2%/0", "one packet at least"),
+            ("to-edge address next", "has no direction"),
+            ("address home", "is no IPv4 address"),
+            ("rate 2Mbit delay", "`delay` has no value"),
+        ] {
+            let error = format!("{:#}", text.parse::<Order>().unwrap_err());
+            assert!(error.contains(told), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_scenario_has_times_and_comments() {
+        let scenario: Scenario = "# a bad day\n0s rate 2Mbit\n\n30s outage 10s # dig\nevery 5m address next\n".parse().unwrap();
+        let steps: Vec<_> = scenario.steps.iter().map(|step| (step.at.as_secs(), step.every.map(|every| every.as_secs()))).collect();
+        assert_eq!(steps, [(0, None), (30, None), (300, Some(300))]);
+        for (text, told) in [
+            ("0s down\nnow up", "line 2: now up: a line begins with a time or `every`"),
+            ("every 0s up", "the period is zero"),
+            ("5s", "line 1: 5s: an order is missing"),
+        ] {
+            let error = format!("{:#}", text.parse::<Scenario>().unwrap_err());
+            assert!(error.contains(told), "{text:?}: {error}");
+        }
+    }
+}
