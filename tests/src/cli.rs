@@ -6,6 +6,7 @@ use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand};
 
 use crate::bench::fleet::FleetOptions;
+use crate::bench::link::LinkOptions;
 use crate::bench::retention::RetentionOptions;
 use crate::bench::spill::SpillOptions;
 use crate::bench::throughput::ThroughputOptions;
@@ -197,6 +198,18 @@ pub enum BenchCommand {
                             ./lab bench spill --quick            a first impression\n  \
                             ./lab bench spill --without-agent    without Kafka, while working on the store")]
     Spill(SpillOptions),
+    /// A thin line: how much of it becomes useful bytes, and at what cost, beside stock QUIC and TCP
+    ///
+    /// Peers send incompressible bytes from the edge to the centre of a WAN (./lab wan), one after the other, each on a fresh line with the same shape and
+    /// the same chance: the link of Spillway, quinn with CUBIC and with BBR, the kernel's TCP with CUBIC and with BBR. Prints goodput, bytes at the
+    /// IP level, round trips and drops. Needs root, no Java. A report, not a test: the exit code is 0 whatever the figures say.
+    #[command(
+        after_help = "Examples:\n  ./lab bench link                                             2 Mbit/s, 300 ms, 2 % loss; four minutes\n  \
+                            ./lab bench link --with spillway --seconds 20                a first impression\n  \
+                            ./lab bench link --line 512kbit,600ms,2%/8 --runs 3          loss in bursts, medians of three runs\n  \
+                            ./lab bench link --grid                                      24 lines; 100 minutes"
+    )]
+    Link(LinkOptions),
 }
 
 /// `lab kafka …`

@@ -8,6 +8,7 @@
 //! | [`fleet`] | many sites at one collector |
 //! | [`retention`] | an outage that is longer than the source keeps its records |
 //! | [`spill`] | the spill beside a bare log, and the agent with a backlog |
+//! | [`link`] | how much of a thin line becomes useful bytes, beside stock QUIC and TCP |
 //! | [`contestant`] | Spillway and MirrorMaker 2 as something that can be started and measured |
 //! | [`workload`] | the records |
 //! | [`usage`] | processor time and memory of a process, disk of a directory |
@@ -17,6 +18,7 @@
 pub mod contestant;
 pub mod fleet;
 pub mod latency;
+pub mod link;
 pub mod progress;
 pub mod report;
 pub mod retention;

@@ -212,7 +212,7 @@ fn change(key: &str, value: Option<&str>) -> Result<Change> {
         "delay" => Change::Delay(duration(value)?),
         "jitter" => Change::Jitter(duration(value)?),
         "loss" => Change::Loss(loss(value)?),
-        "queue" => Change::Queue(value.parse::<ByteSize>().map_err(|error| told("size", value, &error))?.bytes()),
+        "queue" => Change::Queue(size(value)?),
         _ => Change::Reorder(match value {
             "on" => true,
             "off" => false,
@@ -228,6 +228,14 @@ fn change(key: &str, value: Option<&str>) -> Result<Change> {
 pub fn rate(text: &str) -> Result<Option<u64>> {
     let limit = BitRate::parse_limit(text).map_err(|error| told("rate", text, &error))?;
     Ok(limit.map(BitRate::bits_per_second))
+}
+
+/// Bytes with their unit.
+///
+/// # Errors
+/// With what to write instead.
+pub fn size(text: &str) -> Result<u64> {
+    Ok(text.parse::<ByteSize>().map_err(|error| told("size", text, &error))?.bytes())
 }
 
 /// A time with its unit.

@@ -1,0 +1,148 @@
+//! `lab bench link`: how much of a thin line becomes useful bytes. Peers send incompressible bytes from the edge to the centre of a WAN, one after
+//! the other, each on a fresh line with the same shape and the same chance.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`line`] | the lines that are measured |
+//! | [`peer`] | who sends |
+//! | [`quic`], [`tcp`] | how they send |
+//! | [`figures`] | what is told of a run |
+
+pub mod figures;
+pub mod line;
+pub mod peer;
+pub mod quic;
+pub mod tcp;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+
+use crate::reaper::scratch_dir;
+use crate::shapes;
+use crate::stage::pki::Pki;
+use crate::wan::Wan;
+use crate::wan::link::LinkCounters;
+use crate::wan::order;
+use figures::{Figures, Sums, median, table};
+use line::{LineOptions, grid};
+use peer::Peer;
+
+/// How often the round trip is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// What `lab bench link` was asked for.
+#[derive(Debug, Clone, Args)]
+pub struct LinkOptions {
+    /// Rate, round trip and loss of the line, the same in both directions
+    #[arg(long, default_value = "2Mbit,300ms,2%", value_name = "RATE,RTT,LOSS")]
+    pub line: LineOptions,
+    /// All of {1, 10 Mbit/s} x {100, 300, 600 ms} x {0, 1, 3, 5 %}, in place of one line
+    #[arg(long, conflicts_with = "line")]
+    pub grid: bool,
+    /// What waits before the line at most [default: what the line carries in a round trip, 32 kB at least]
+    #[arg(long, value_name = "SIZE")]
+    pub queue: Option<String>,
+    /// Only these peers
+    #[arg(long, value_name = "PEER", value_delimiter = ',', num_args = 1..)]
+    pub with: Vec<Peer>,
+    /// How long each sends
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub seconds: u64,
+    /// Runs of each peer on each line; medians are told
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
+    pub runs: u32,
+    /// What is left to chance is drawn from it; a new one if it is not given
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+/// What a peer is given.
+#[derive(Debug)]
+pub struct Course<'a> {
+    /// Where it runs.
+    pub wan: &'a Wan,
+    /// Certificates.
+    pub pki: &'a Pki,
+    /// The edge's, from that authority.
+    pub identity: &'a crate::stage::pki::Identity,
+    /// How long it sends.
+    pub time: Duration,
+}
+
+/// Measures, and prints a table for each line.
+///
+/// # Errors
+/// When no WAN can be had, or a peer does not connect.
+pub fn run(options: &LinkOptions) -> Result<()> {
+    let peers: Vec<Peer> = if options.with.is_empty() { Peer::ALL.to_vec() } else { options.with.clone() };
+    let lines = if options.grid { grid() } else { vec![options.line] };
+    let queue = options.queue.as_deref().map(order::size).transpose()?;
+    let seed = options.seed.unwrap_or_else(shapes::fresh_seed);
+    let dir = scratch_dir("bench-link")?;
+    let pki = Pki::init(&dir.join("pki"))?;
+    let identity = pki.issue("edge")?;
+    let took = u64::try_from(lines.len() * peers.len())? * u64::from(options.runs) * options.seconds;
+    println!(
+        "{} line(s), {} peer(s), {} run(s) of {} s each: {} min; seed {seed}",
+        lines.len(),
+        peers.len(),
+        options.runs,
+        options.seconds,
+        took.div_ceil(60)
+    );
+    let mut shares = Vec::new();
+    for line in lines {
+        println!("\n{line}, queue {} kB", line.queue_bytes(queue) / 1000);
+        let mut rows = Vec::new();
+        for peer in &peers {
+            let mut runs = Vec::new();
+            for run in 0..options.runs {
+                match one(*peer, &line, queue, seed.wrapping_add(run.into()), &pki, &identity, Duration::from_secs(options.seconds)) {
+                    Ok(figures) => runs.push(figures),
+                    Err(error) => println!("  {peer}: {error:#}"),
+                }
+            }
+            rows.extend(median(&runs).map(|figures| (*peer, figures)));
+        }
+        print!("{}", table(&rows, &line));
+        shares.push((line, rows));
+    }
+    if shares.len() > 1 {
+        println!("\nGoodput in percent of the line\n{}", figures::summary(&peers, &shares));
+    }
+    ensure!(shares.iter().any(|(_, rows)| !rows.is_empty()), "no peer could be measured");
+    Ok(())
+}
+
+fn one(
+    peer: Peer,
+    line: &LineOptions,
+    queue: Option<u64>,
+    seed: u64,
+    pki: &Pki,
+    identity: &crate::stage::pki::Identity,
+    time: Duration,
+) -> Result<Figures> {
+    let wan = Wan::start(seed)?;
+    line.orders(queue).iter().try_for_each(|order| wan.order(order).map(drop))?;
+    let course = Course { wan: &wan, pki, identity, time };
+    let sums = peer.run(&course).with_context(|| format!("{peer} on {line}"))?;
+    Ok(Figures::of(&sums, peer, line))
+}
+
+/// Watches a transfer that has just begun: `received` counts the payload at the centre, `round_trip` answers the sender's smoothed one.
+pub(crate) fn watch(course: &Course<'_>, received: &Arc<AtomicU64>, mut round_trip: impl FnMut() -> Option<Duration>) -> Sums {
+    let (started, before): (Instant, LinkCounters) = (Instant::now(), course.wan.counters());
+    let mut round_trips = Vec::new();
+    while started.elapsed() < course.time {
+        std::thread::sleep(LOOK_EVERY.min(course.time.saturating_sub(started.elapsed())));
+        round_trips.extend(round_trip());
+    }
+    // Together: what crosses in between is counted once at most.
+    let (payload, counters) = (received.load(Ordering::Relaxed), course.wan.counters());
+    Sums { time: started.elapsed(), payload_bytes: payload, counters: counters.since(&before), round_trips }
+}

@@ -1,0 +1,156 @@
+//! Frames of 64 KiB, each on a stream of its own, as the agent sends them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, Connection, Endpoint, ServerConfig, TransportConfig};
+use rand::RngCore as _;
+use spillway_link::identity::{IdentityFiles, Role};
+use spillway_link::{Identity, LinkClient, LinkServer, LinkSettings, RateCap};
+use tokio::runtime::Runtime;
+
+use super::figures::Sums;
+use super::{Course, watch};
+use crate::stage::pki;
+use crate::wan::End;
+
+/// Payload of a stream.
+const FRAME_BYTES: usize = 64 * 1024;
+
+/// The name in the collector's certificate; the address is another.
+const NAME: &str = "localhost";
+
+/// Congestion controls of quinn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// RFC 9438.
+    Cubic,
+    /// Version 1.
+    Bbr,
+}
+
+/// `spillway-link` as agent and collector use it.
+///
+/// # Errors
+/// When the two do not connect.
+pub fn spillway(course: &Course<'_>) -> Result<Sums> {
+    let (client, server) = identities(course)?;
+    let (centre, server) = course.wan.inside(End::Centre, || {
+        let runtime = runtime()?;
+        let server =
+            runtime.block_on(async { LinkServer::bind((End::Centre.address(), 0).into(), &server, &LinkSettings::collector()) })?;
+        Ok((runtime, server))
+    })?;
+    let to = server.local_addr()?;
+    let received = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&received);
+    centre.spawn(async move {
+        let connection = server.accept().await.context("closed")?.await?;
+        receive(connection, count).await
+    });
+    let (edge, link) = course.wan.inside(End::Edge, || {
+        let runtime = runtime()?;
+        let link = runtime.block_on(async { LinkClient::new(&client, &LinkSettings::agent(), RateCap::new(None)) })?;
+        Ok((runtime, link))
+    })?;
+    let connection = edge.block_on(link.dial_addresses(vec![to], NAME))?;
+    let sums = transfer(course, &edge, &connection, &received);
+    end(edge, centre);
+    Ok(sums)
+}
+
+/// quinn as it is but for its congestion control.
+///
+/// # Errors
+/// When the two do not connect.
+pub fn quinn(course: &Course<'_>, control: Control) -> Result<Sums> {
+    let (client, server) = identities(course)?;
+    let factory: Arc<dyn ControllerFactory + Send + Sync> = match control {
+        Control::Cubic => Arc::new(CubicConfig::default()),
+        Control::Bbr => Arc::new(BbrConfig::default()),
+    };
+    let mut transport = TransportConfig::default();
+    transport.congestion_controller_factory(factory);
+    let transport = Arc::new(transport);
+    let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server.server_config()?)?));
+    server.transport_config(Arc::clone(&transport));
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(client.client_config()?)?));
+    config.transport_config(transport);
+
+    let (centre, listening) = course.wan.inside(End::Centre, || {
+        let runtime = runtime()?;
+        let endpoint = runtime.block_on(async { Endpoint::server(server, (End::Centre.address(), 0).into()) })?;
+        Ok((runtime, endpoint))
+    })?;
+    let to = listening.local_addr()?;
+    let received = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&received);
+    centre.spawn(async move {
+        let connection = listening.accept().await.context("closed")?.await?;
+        receive(connection, count).await
+    });
+    let (edge, dialling) = course.wan.inside(End::Edge, || {
+        let runtime = runtime()?;
+        let endpoint = runtime.block_on(async { Endpoint::client((End::Edge.address(), 0).into()) })?;
+        Ok((runtime, endpoint))
+    })?;
+    let connection = edge.block_on(async { anyhow::Ok(dialling.connect_with(config, to, NAME)?.await?) })?;
+    let sums = transfer(course, &edge, &connection, &received);
+    end(edge, centre);
+    Ok(sums)
+}
+
+fn transfer(course: &Course<'_>, edge: &Runtime, connection: &Connection, received: &Arc<AtomicU64>) -> Sums {
+    edge.spawn(send(connection.clone()));
+    watch(course, received, || Some(connection.rtt()))
+}
+
+/// Sends until the runtime ends.
+async fn send(connection: Connection) -> Result<()> {
+    let mut frame = vec![0; FRAME_BYTES];
+    rand::rng().fill_bytes(&mut frame);
+    let frame = Bytes::from(frame);
+    loop {
+        let mut stream = connection.open_uni().await?;
+        stream.write_chunk(frame.clone()).await?;
+        stream.finish()?;
+    }
+}
+
+/// Counts the payload of all streams.
+async fn receive(connection: Connection, count: Arc<AtomicU64>) -> Result<()> {
+    loop {
+        let mut stream = connection.accept_uni().await?;
+        let count = Arc::clone(&count);
+        tokio::spawn(async move {
+            // As it arrives: what waits for an earlier packet has crossed.
+            while let Ok(Some(chunk)) = stream.read_chunk(FRAME_BYTES, false).await {
+                count.fetch_add(u64::try_from(chunk.bytes.len()).unwrap_or(0), Ordering::Relaxed);
+            }
+        });
+    }
+}
+
+/// Both use the same certificates, and so the same handshake.
+fn identities(course: &Course<'_>) -> Result<(Identity, Identity)> {
+    let load = |files: &pki::Identity, role| {
+        let files = IdentityFiles { ca: course.pki.ca(), cert: files.cert.clone(), key: files.key.clone() };
+        Identity::load(&files, role, SystemTime::now())
+    };
+    Ok((load(course.identity, Role::Site)?, load(&course.pki.server(), Role::Collector)?))
+}
+
+fn runtime() -> Result<Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
+}
+
+/// The line is taken away next; nobody waits for a goodbye.
+fn end(edge: Runtime, centre: Runtime) {
+    edge.shutdown_background();
+    centre.shutdown_background();
+}
