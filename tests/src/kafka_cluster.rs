@@ -40,6 +40,8 @@ pub struct KafkaOptions {
     pub dir: Option<PathBuf>,
     /// Wished for the plain listener of the first broker, the next ones for the others; any free ones if `None` or taken.
     pub first_port: Option<u16>,
+    /// Where the plain listener listens, and what it tells its clients to come to.
+    pub host: Ipv4Addr,
     /// A second listener with TLS, SCRAM and ACLs besides the plain one, whose anonymous user is super user.
     pub secured: Option<Secured>,
     /// A further plain listener of the only broker, which tells its clients to come to this port of 127.0.0.1: that of a
@@ -62,6 +64,7 @@ impl KafkaOptions {
             shim: false,
             dir: None,
             first_port: None,
+            host: Ipv4Addr::LOCALHOST,
             secured: None,
             relayed: None,
             extra: Vec::new(),
@@ -128,13 +131,13 @@ impl KafkaCluster {
     /// Bootstrap servers of the plain listener, whose user may do everything.
     #[must_use]
     pub fn bootstrap(&self) -> String {
-        self.addresses(|ports| ports.plain)
+        self.addresses(self.options.host, |ports| ports.plain)
     }
 
     /// Bootstrap servers of the listener with TLS, SCRAM and ACLs (only with [`KafkaOptions::secured`]).
     #[must_use]
     pub fn secured_bootstrap(&self) -> String {
-        self.addresses(|ports| ports.secured)
+        self.addresses(Ipv4Addr::LOCALHOST, |ports| ports.secured)
     }
 
     /// Where the broker listens for what comes through the relay (only with [`KafkaOptions::relayed`]).
@@ -243,9 +246,8 @@ impl KafkaCluster {
         self.nodes.into_iter().filter_map(|node| node.daemon.map(Daemon::leave_running)).collect()
     }
 
-    fn addresses(&self, port: impl Fn(&NodePorts) -> u16) -> String {
-        let all: Vec<String> =
-            self.nodes.iter().take(self.options.brokers).map(|node| format!("127.0.0.1:{}", port(&node.ports))).collect();
+    fn addresses(&self, host: Ipv4Addr, port: impl Fn(&NodePorts) -> u16) -> String {
+        let all: Vec<String> = self.nodes.iter().take(self.options.brokers).map(|node| format!("{host}:{}", port(&node.ports))).collect();
         all.join(",")
     }
 }

@@ -37,6 +37,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Bench { command: BenchCommand::Throughput(options) } => bench::throughput::run(&options).map(|()| true),
         Command::Bench { command: BenchCommand::Fleet(options) } => bench::fleet::run(&options).map(|()| true),
         Command::Bench { command: BenchCommand::Retention(options) } => bench::retention::run(&options),
+        Command::Bench { command: BenchCommand::Compress(options) } => bench::compress::run(&options).map(|()| true),
         Command::Bench { command: BenchCommand::Link(options) } => bench::link::run(&options).map(|()| true),
         Command::Bench { command: BenchCommand::Spill(options) } => bench::spill::run(&options).map(|()| true),
         Command::Chaos { seed, schedules, jobs, in_process: true, .. } => {

@@ -12,6 +12,7 @@ use crate::java::{self, Tuning};
 use crate::oracle::remote_topic;
 use crate::process::Daemon;
 use crate::reaper::scratch_dir;
+use crate::stage::program::Program;
 use crate::stage::{Stage, StageOptions};
 
 /// MirrorMaker 2's file.
@@ -100,12 +101,17 @@ pub fn remote(contestant: Contestant, topic: &str, run: u32) -> String {
 /// # Errors
 /// When the stage has no collector.
 pub fn as_shipped(stage: &mut Stage, binaries: &Path) -> Result<()> {
-    for (key, value) in [("kafka.commit_interval", "5s"), ("topics.refresh_interval", "30s"), ("link.redial_max", "30s")] {
-        stage.agent.config.set(key, value);
-    }
-    stage.agent.run_from(binaries);
+    as_shipped_agent(&mut stage.agent, binaries);
     stage.collector(0)?.run_from(binaries);
     Ok(())
+}
+
+/// The same for an agent alone; the stage changes nothing of a collector.
+pub fn as_shipped_agent(agent: &mut Program, binaries: &Path) {
+    for (key, value) in [("kafka.commit_interval", "5s"), ("topics.refresh_interval", "30s"), ("link.redial_max", "30s")] {
+        agent.config.set(key, value);
+    }
+    agent.run_from(binaries);
 }
 
 fn start_spillway(field: &Field, topic: &str, site: &str) -> Result<Running> {
@@ -153,9 +159,17 @@ impl MirrorMaker {
     /// # Errors
     /// When its file cannot be written.
     pub fn new(source: &Client, centre: &Client, topic: &str, alias: &str, heap_mib: u32) -> Result<Self> {
+        Self::with(source, centre, topic, alias, heap_mib, "sync.topic.configs.enabled=false\n")
+    }
+
+    /// The same with the lines of `further` at the end of its file, and nothing else changed. `topics` is a pattern.
+    ///
+    /// # Errors
+    /// When its file cannot be written.
+    pub fn with(source: &Client, centre: &Client, topics: &str, alias: &str, heap_mib: u32, further: &str) -> Result<Self> {
         let dir = scratch_dir(alias)?;
         let field = Field { source: source.clone(), centre: centre.clone(), binaries: PathBuf::new(), heap_mib, tasks: 1 };
-        let text = properties(&field, topic, alias)? + "sync.topic.configs.enabled=false\n";
+        let text = properties(&field, topics, alias)? + further;
         std::fs::write(dir.join(PROPERTIES), text)?;
         Ok(Self { dir, heap_mib })
     }

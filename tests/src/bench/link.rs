@@ -3,7 +3,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`line`] | the lines that are measured |
+//! | [`mod@line`] | the lines that are measured |
 //! | [`peer`] | who sends |
 //! | [`quic`], [`tcp`] | how they send |
 //! | [`figures`] | what is told of a run |

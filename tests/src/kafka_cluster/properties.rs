@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use super::KafkaOptions;
 
-/// The ports of one node on 127.0.0.1.
+/// The ports of one node, on 127.0.0.1 but for the plain listener, which is on [`KafkaOptions::host`].
 #[derive(Debug, Clone)]
 pub struct NodePorts {
     /// The plain listener for clients and brokers.
@@ -38,7 +38,7 @@ pub(super) fn render(options: &KafkaOptions, home: &Path, ports: &[NodePorts], i
     let is_broker = index < options.brokers;
     let voter = |(index, ports): (usize, &NodePorts)| is_voter(index).then(|| format!("{}@127.0.0.1:{}", index + 1, ports.controller));
     let voters: Vec<String> = ports.iter().enumerate().filter_map(voter).collect();
-    let mut advertised = format!("PLAIN://127.0.0.1:{}", own.plain);
+    let mut advertised = format!("PLAIN://{}:{}", options.host, own.plain);
     if options.secured.is_some() {
         write!(advertised, ",SECURED://127.0.0.1:{}", own.secured)?;
     }

@@ -29,7 +29,16 @@ impl Pki {
     /// # Errors
     /// When the command fails.
     pub fn init(dir: &Path) -> Result<Self> {
-        pki(&["init", "--dir", &dir.display().to_string(), "--host", "127.0.0.1", "localhost"])?;
+        Self::init_for(dir, &["127.0.0.1", "localhost"])
+    }
+
+    /// `pki init` for a collector reached under these names and addresses.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn init_for(dir: &Path, hosts: &[&str]) -> Result<Self> {
+        let dir_text = dir.display().to_string();
+        pki(&[&["init", "--dir", &dir_text, "--host"], hosts].concat())?;
         Ok(Self { dir: dir.to_owned() })
     }
 

@@ -60,6 +60,12 @@ impl LinkCounters {
         self.to_centre.carried().bytes + self.to_edge.carried().bytes
     }
 
+    /// Bytes that both ends have sent, whether they came onto the line or not.
+    #[must_use]
+    pub fn offered_bytes(&self) -> u64 {
+        self.to_centre.offered.bytes + self.to_edge.offered.bytes
+    }
+
     /// What was counted since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

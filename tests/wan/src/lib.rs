@@ -4,7 +4,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`shape`] | what a line is like: rate, delay, jitter, loss, queue, up or down |
-//! | [`line`] | the line itself: packets go in, and come out when they are due |
+//! | [`mod@line`] | the line itself: packets go in, and come out when they are due |
 //! | [`counters`] | what became of them |
 //! | [`address`] | the edge's address as the centre sees it |
 //!
