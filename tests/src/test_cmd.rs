@@ -103,7 +103,7 @@ fn workspace(options: &TestOptions) -> Result<bool> {
 fn wan(options: &TestOptions) -> Result<bool> {
     let mut command = cargo()?;
     // One at a time: each wants the processors for its pump.
-    command.args(["test", "--package", "spillway-lab", "--test", "wan", "--", "--ignored", "--test-threads=1"]);
+    command.args(["test", "--workspace", "--test", "wan", "--", "--ignored", "--test-threads=1"]);
     passed(command.args(&options.filter))
 }
 
