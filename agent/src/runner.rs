@@ -169,6 +169,8 @@ struct Runner {
     looked: bool,
     kafka_trouble: Option<String>,
     link_trouble: Option<String>,
+    /// Nobody answered when it was dialled last, or the session ended in silence: the next pause ends when somebody answers.
+    silent: bool,
     gaps: VecDeque<GapStatus>,
     last_ack: Option<Instant>,
     silence: Silence,
@@ -219,6 +221,7 @@ impl Runner {
             looked: false,
             kafka_trouble: None,
             link_trouble: None,
+            silent: false,
             gaps: VecDeque::new(),
             last_ack: None,
             silence: Silence::new(now),
@@ -317,8 +320,13 @@ impl Runner {
         if !attempt.pause.is_zero() {
             tracing::debug!(pause = ?attempt.pause, %address, "dialling after a pause");
         }
+        let silent = self.silent;
         self.dialling = Some(tokio::spawn(async move {
-            tokio::time::sleep(attempt.pause).await;
+            if silent {
+                link.wait(attempt.pause).await;
+            } else {
+                tokio::time::sleep(attempt.pause).await;
+            }
             Session::open(&link, &collector, &address).await
         }));
     }

@@ -11,10 +11,15 @@ use quinn::{
     AsyncUdpSocket, ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, Runtime, TokioRuntime,
     crypto::rustls::QuicClientConfig,
 };
+use ring::rand::{SecureRandom, SystemRandom};
 use spillway_proto::CloseCode;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
-use crate::{CappedSocket, Identity, LineEstimate, LineMemory, LinkSettings, RateCap, WireCounters, identity};
+use crate::{
+    CappedSocket, Identity, LineEstimate, LineMemory, LinkSettings, RateCap, WireCounters, identity,
+    probe::ProbeSocket,
+    vigil::{self, Prober},
+};
 
 /// Most addresses of one host name that a dial tries. More than a few mean a load balancer's whole list.
 const MAX_ADDRESSES: usize = 4;
@@ -23,15 +28,20 @@ const MAX_ADDRESSES: usize = 4;
 /// satellite line with a lost packet, so that a good address is not dialled twice over at the line's expense.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_secs(3);
 
+/// Sites whose line came back at the same time dial within so long of each other.
+const RETURN_JITTER: Duration = Duration::from_millis(500);
+
 /// The agent's end of the link. Cheap to use for any number of dials, one after the other; must live in a Tokio runtime.
 #[derive(Debug)]
 pub struct LinkClient {
     endpoint: Endpoint,
     config: ClientConfig,
     handshake_timeout: Duration,
+    receive_window: u32,
     counters: Arc<WireCounters>,
     cap: RateCap,
     memory: LineMemory,
+    prober: Prober,
 }
 
 impl LinkClient {
@@ -50,9 +60,14 @@ impl LinkClient {
         let runtime = Arc::new(TokioRuntime);
         let socket = CappedSocket::new(runtime.wrap_udp_socket(socket).map_err(Error::Bind)?, cap);
         let (counters, cap) = (socket.counters(), socket.cap());
-        let socket: Arc<dyn AsyncUdpSocket> = Arc::new(socket);
+        let mut token = [0; 16];
+        SystemRandom::new().fill(&mut token).map_err(|_| Error::NoRandomness)?;
+        let socket = Arc::new(ProbeSocket::asking(socket, token));
+        let prober = Prober::new(Arc::clone(&socket));
+        let socket: Arc<dyn AsyncUdpSocket> = socket;
         let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, runtime).map_err(Error::Bind)?;
-        Ok(Self { endpoint, config, handshake_timeout: settings.handshake_timeout, counters, cap, memory })
+        let (handshake_timeout, receive_window) = (settings.handshake_timeout, settings.receive_window);
+        Ok(Self { endpoint, config, handshake_timeout, receive_window, counters, cap, memory, prober })
     }
 
     /// Dials `host` (a name or an IP address; the collector's certificate must carry it), trying its addresses as
@@ -86,6 +101,7 @@ impl LinkClient {
     /// # Errors
     /// The last error, when every handshake failed or took longer than [`LinkSettings::handshake_timeout`].
     pub async fn dial_addresses(&self, addresses: Vec<SocketAddr>, name: &str) -> Result<Connection, DialError> {
+        self.prober.set_peers(&addresses);
         let mut waiting = addresses.into_iter();
         let mut attempts = JoinSet::new();
         let mut last = DialError::NoAddress { host: name.to_owned() };
@@ -95,7 +111,11 @@ impl LinkClient {
             }
             tokio::select! {
                 Some(attempt) = attempts.join_next() => match attempt {
-                    Ok(Ok(connection)) => return Ok(connection),
+                    Ok(Ok(connection)) => {
+                        self.prober.set_peers(&[connection.remote_address()]);
+                        tokio::spawn(vigil::watch(connection.clone(), self.prober.clone(), self.memory.clone(), self.receive_window));
+                        return Ok(connection);
+                    }
                     Ok(Err(error)) => last = error,
                     Err(panicked) => tracing::error!(%panicked, "dialling failed"),
                 },
@@ -107,14 +127,35 @@ impl LinkClient {
 
     fn attempt(&self, address: SocketAddr, name: String) -> impl Future<Output = Result<Connection, DialError>> + Send + use<> {
         let (endpoint, config, handshake_timeout) = (self.endpoint.clone(), self.config.clone(), self.handshake_timeout);
+        let prober = self.prober.clone();
         async move {
-            let connecting = endpoint.connect_with(config, address, &name).map_err(|source| DialError::Connect { address, source })?;
-            match tokio::time::timeout(handshake_timeout, connecting).await {
-                Ok(Ok(connection)) => Ok(connection),
-                Ok(Err(source)) => Err(DialError::Handshake { address, source }),
-                Err(_elapsed) => Err(DialError::Handshake { address, source: ConnectionError::TimedOut }),
+            let began = Instant::now();
+            let connect = || endpoint.connect_with(config.clone(), address, &name).map_err(|source| DialError::Connect { address, source });
+            let handshake = |source| DialError::Handshake { address, source };
+            let connecting = connect()?;
+            tokio::pin!(connecting);
+            tokio::select! {
+                done = tokio::time::timeout(handshake_timeout, &mut connecting) => {
+                    return done.unwrap_or(Err(ConnectionError::TimedOut)).map_err(handshake);
+                }
+                // Once: a collector that answers probes and no handshakes is not to be asked more for it.
+                () = prober.open_during_handshake() => connecting.set(connect()?),
             }
+            let left = handshake_timeout.saturating_sub(began.elapsed());
+            tokio::time::timeout(left, connecting).await.unwrap_or(Err(ConnectionError::TimedOut)).map_err(handshake)
         }
+    }
+
+    /// Waits for `pause`, or until the way to the addresses that were dialled last is open; then for a little jitter, as others wait for the same.
+    /// For pauses after an attempt that got no answer. Cancel safe.
+    pub async fn wait(&self, pause: Duration) {
+        let began = Instant::now();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => return,
+            () = self.prober.open() => {}
+        }
+        let left = pause.saturating_sub(began.elapsed());
+        tokio::time::sleep(left.min(vigil::jitter(RETURN_JITTER))).await;
     }
 
     /// Bytes on the wire, of all connections together.
@@ -158,6 +199,9 @@ pub enum Error {
     /// No UDP socket.
     #[error("cannot open a UDP socket to dial from")]
     Bind(#[source] io::Error),
+    /// The system has no random numbers.
+    #[error("the system gives no random numbers")]
+    NoRandomness,
     /// The crypto provider lacks what QUIC's first packets are protected with.
     #[error("TLS lacks the cipher suite AES-128-GCM-SHA256, which QUIC begins with")]
     NoInitialCipherSuite,

@@ -7,7 +7,10 @@
 use std::{
     any::Any,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,6 +27,9 @@ pub use model::LineEstimate;
 
 /// Acknowledgements that come so long after that of a later packet measure nothing any more.
 const LATE: Duration = Duration::from_secs(1);
+
+/// Packets that may be sent beyond the window when the line is back.
+const REVIVAL_PACKETS: u64 = 4;
 
 /// Which algorithm decides how much may be in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,16 +66,28 @@ impl fmt::Display for Congestion {
 
 /// What the connections of an endpoint know of its line. Clones share it; a new connection begins with what the last one knew.
 #[derive(Clone, Debug, Default)]
-pub struct LineMemory(Arc<Mutex<Option<LineEstimate>>>);
+pub struct LineMemory(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    line: Mutex<Option<LineEstimate>>,
+    /// How often the line came back.
+    revivals: AtomicU64,
+}
 
 impl LineMemory {
     /// The last estimate, whether a connection is open or not; `None` before the first line was filled.
     pub fn line(&self) -> Option<LineEstimate> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn remember(&self, line: LineEstimate) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+        *self.0.line.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+    }
+
+    /// The line, which was down, is known to be back: connections may send a few packets beyond their windows, which are full of what was lost, once.
+    pub(crate) fn revive(&self) {
+        self.0.revivals.fetch_add(1, Relaxed);
     }
 }
 
@@ -88,6 +106,8 @@ impl ControllerFactory for SpillwayConfig {
             model,
             in_flight: 0,
             newest: None,
+            mtu: current_mtu,
+            revivals: self.memory.0.revivals.load(Relaxed),
             memory: self.memory.clone(),
         })
     }
@@ -102,12 +122,16 @@ struct Spillway {
     in_flight: u64,
     /// Of the acknowledgements of one batch: when the newest packet was sent.
     newest: Option<Instant>,
+    mtu: u16,
+    /// Of the line's revivals, those that were used.
+    revivals: u64,
     initial_window: u64,
     memory: LineMemory,
 }
 
 impl Controller for Spillway {
     fn on_sent(&mut self, now: Instant, bytes: u64, _last_packet_number: u64) {
+        self.revivals = self.memory.0.revivals.load(Relaxed);
         self.delivery.sent(now, self.in_flight == 0);
         self.in_flight += bytes;
         self.model.sent(self.in_flight);
@@ -144,11 +168,14 @@ impl Controller for Spillway {
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.mtu = new_mtu;
         self.model.set_mtu(new_mtu);
     }
 
     fn window(&self) -> u64 {
-        self.model.window()
+        let revived = self.revivals != self.memory.0.revivals.load(Relaxed);
+        let beyond = if revived { self.in_flight + REVIVAL_PACKETS * u64::from(self.mtu) } else { 0 };
+        self.model.window().max(beyond)
     }
 
     fn metrics(&self) -> ControllerMetrics {

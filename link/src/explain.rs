@@ -32,6 +32,17 @@ pub struct Explanation {
     pub reason: &'static str,
 }
 
+impl Explanation {
+    /// True when nobody answered: as soon as somebody does, it is time to dial again.
+    pub fn is_silence(&self) -> bool {
+        matches!(self.reason, TIMED_OUT | RESOLVE | CONNECT)
+    }
+}
+
+const TIMED_OUT: &str = "timed_out";
+const RESOLVE: &str = "resolve";
+const CONNECT: &str = "connect";
+
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{what}; {fix}", what = self.what, fix = self.fix)
@@ -63,7 +74,7 @@ fn explained(error: &ConnectionError, side: Side) -> Explanation {
             }
             .to_owned(),
             retry: Disposition::Redial,
-            reason: "timed_out",
+            reason: TIMED_OUT,
         },
         ConnectionError::Reset => Explanation {
             what: format!("the {} no longer knows this connection: it was restarted", other(side)),
@@ -101,11 +112,11 @@ impl DialError {
                 return Explanation { what: format!("{address}: {what}", what = explained.what), ..explained };
             }
             Self::Resolve { host, source } => {
-                (format!("cannot resolve {host}: {source}"), "check collector.address and this machine's DNS", "resolve")
+                (format!("cannot resolve {host}: {source}"), "check collector.address and this machine's DNS", RESOLVE)
             }
-            Self::NoAddress { host } => (format!("{host} has no address"), "check collector.address and this machine's DNS", "resolve"),
+            Self::NoAddress { host } => (format!("{host} has no address"), "check collector.address and this machine's DNS", RESOLVE),
             Self::Connect { address, source } => {
-                (format!("cannot dial {address}: {source}"), "check collector.address and this machine's network", "connect")
+                (format!("cannot dial {address}: {source}"), "check collector.address and this machine's network", CONNECT)
             }
         };
         Explanation { what, fix: fix.to_owned(), retry: Disposition::Redial, reason }

@@ -8,6 +8,7 @@
 //! | [`settings`] | keep-alive, timeouts, windows and stream limits of a connection |
 //! | [`client`] | the agent's endpoint: dials the collector |
 //! | [`server`] | the collector's endpoint: mandatory client certificates, admission |
+//! | [`probe`] | is there a way to the collector? a question of 25 bytes, and its answer |
 //! | [`socket`] | wire bytes counted and capped at the socket |
 //! | [`mod@explain`] | every way a connection ends, as a sentence and what to do about it |
 //!
@@ -18,11 +19,13 @@ pub mod congestion;
 pub mod explain;
 pub mod identity;
 pub mod peer;
+pub mod probe;
 mod rate;
 pub mod server;
 pub mod settings;
 pub mod socket;
 mod trust;
+mod vigil;
 
 pub use client::LinkClient;
 pub use congestion::{Congestion, LineEstimate, LineMemory};

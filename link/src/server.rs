@@ -12,7 +12,7 @@ use quinn_proto::{ConnectionIdGenerator, HashedConnectionIdGenerator};
 use ring::hmac;
 use spillway_proto::CloseCode;
 
-use crate::{CappedSocket, Identity, LineMemory, LinkSettings, RateCap, WireCounters, identity};
+use crate::{CappedSocket, Identity, LineMemory, LinkSettings, RateCap, WireCounters, identity, probe::ProbeSocket};
 
 /// Most handshakes that wait to be accepted; quinn refuses more. Each holds its first packets, bounded by the next constant.
 const MAX_INCOMING: usize = 1024;
@@ -53,7 +53,7 @@ impl LinkServer {
         // No cap here: the collector sends little, and each agent caps its own side of the line.
         let socket = CappedSocket::new(runtime.wrap_udp_socket(socket).map_err(bind)?, RateCap::new(None));
         let counters = socket.counters();
-        let socket: Arc<dyn AsyncUdpSocket> = Arc::new(socket);
+        let socket: Arc<dyn AsyncUdpSocket> = Arc::new(ProbeSocket::answering(socket));
         let endpoint = Endpoint::new_with_abstract_socket(restartable(identity), Some(config), socket, runtime).map_err(bind)?;
         Ok(Self { endpoint, counters })
     }

@@ -135,6 +135,7 @@ impl Runner {
 
     /// Logs why there is no session: once for each change, further times at `debug`.
     fn complain(&mut self, address: &str, explanation: &Explanation) {
+        self.silent = explanation.is_silence();
         let text = explanation.to_string();
         if self.link_trouble.as_ref() == Some(&text) {
             tracing::debug!(event = "session_failed", address, reason = explanation.reason, "{text}");

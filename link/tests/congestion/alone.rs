@@ -80,3 +80,19 @@ fn a_very_thin_line_gets_no_queue_of_seconds() {
         assert!(seen.round_trip <= 2.6);
     }
 }
+
+/// Five hours, in which every packet that says that the line lives waits behind others and may be lost.
+#[test]
+fn a_thin_line_with_a_long_backlog_keeps_its_connection() {
+    const BACKLOG: u64 = 100_000_000;
+    let mut sim = Sim::new(line(50, 300, 0.02), SEED).with(Congestion::Spillway);
+    let mut arrived = 0;
+    while arrived < BACKLOG {
+        // A flow whose connection is lost panics.
+        let end = sim.now() + secs(600);
+        arrived += sim.figures_until(end)[0].arrived;
+        assert!(sim.now() < secs(6 * 3600), "{arrived} bytes in six hours");
+    }
+    assert!(sim.counters().lost.packets > 1000, "the line lost nothing");
+    println!("{arrived} bytes in {:?}, {} packets lost", sim.now(), sim.counters().lost.packets);
+}

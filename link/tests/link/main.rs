@@ -4,4 +4,5 @@
 mod common;
 mod handshake;
 mod identity;
+mod outage;
 mod wire;
