@@ -98,7 +98,7 @@ pub fn identity(config: &AgentConfig) -> Result<(Identity, SiteName), StartError
 /// How the agent's end of the link behaves.
 pub fn link_settings(config: &AgentConfig, frame_bytes: usize) -> LinkSettings {
     let window = (SEND_WINDOW_FRAMES * frame_bytes).max(MIN_SEND_WINDOW_BYTES);
-    LinkSettings {
+    let settings = LinkSettings {
         keep_alive: Some(config.link.keep_alive),
         idle_timeout: config.link.idle_timeout,
         send_window: window as u64,
@@ -108,6 +108,10 @@ pub fn link_settings(config: &AgentConfig, frame_bytes: usize) -> LinkSettings {
             config::Congestion::Bbr => Congestion::Bbr,
         },
         ..LinkSettings::agent()
+    };
+    match config.link.profile {
+        config::Profile::Normal => settings,
+        config::Profile::Metered => settings.metered(),
     }
 }
 

@@ -89,6 +89,8 @@ pub struct LinkConfig {
     pub compression_level: i32,
     /// What decides how much may be on its way. Default ours.
     pub congestion: Congestion,
+    /// What the line is paid by. Default normal.
+    pub profile: Profile,
     /// A quiet connection sends a packet so often, to keep NAT bindings. Default 25 s, 1 s to 10 min, at most half of `idle_timeout`.
     pub keep_alive: Duration,
     /// A connection on which nothing is heard for so long is given up. Default 60 s, 5 s to 30 min.
@@ -106,6 +108,21 @@ pub enum Congestion {
     Cubic,
     /// BBR, version 1.
     Bbr,
+}
+
+/// `link.profile`: what the line is paid by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// By its rate.
+    Normal,
+    /// By the byte: a quiet connection costs next to nothing.
+    Metered,
+}
+
+impl Profile {
+    fn parse(item: &Item) -> Result<Self, Flaw> {
+        parse::word(&[("normal", Self::Normal), ("metered", Self::Metered)])(item)
+    }
 }
 
 impl Congestion {
@@ -246,6 +263,7 @@ impl LinkConfig {
         let frame_linger = table.required("frame_linger", parse::duration(Duration::from_millis(1)..=seconds(10)));
         let compression_level = table.required("compression_level", parse::integer(1..=12));
         let congestion = table.required("congestion", Congestion::parse);
+        let profile = table.required("profile", Profile::parse);
         let keep_alive = table.required("keep_alive", parse::duration(seconds(1)..=seconds(10 * 60)));
         let idle_timeout = table.required("idle_timeout", parse::duration(seconds(5)..=seconds(30 * 60)));
         let redial_max = table.required("redial_max", parse::duration(seconds(1)..=seconds(30)));
@@ -256,6 +274,7 @@ impl LinkConfig {
             frame_linger: frame_linger?,
             compression_level: compression_level?,
             congestion: congestion?,
+            profile: profile?,
             keep_alive: keep_alive?,
             idle_timeout: idle_timeout?,
             redial_max: redial_max?,

@@ -36,8 +36,7 @@ const RETURN_JITTER: Duration = Duration::from_millis(500);
 pub struct LinkClient {
     endpoint: Endpoint,
     config: ClientConfig,
-    handshake_timeout: Duration,
-    receive_window: u32,
+    settings: LinkSettings,
     counters: Arc<WireCounters>,
     cap: RateCap,
     memory: LineMemory,
@@ -51,10 +50,8 @@ impl LinkClient {
     /// When no port can be bound, or TLS refuses the identity.
     pub fn new(identity: &Identity, settings: &LinkSettings, cap: RateCap) -> Result<Self, Error> {
         let tls = QuicClientConfig::try_from(identity.client_config()?).map_err(|_| Error::NoInitialCipherSuite)?;
-        let mut config = ClientConfig::new(Arc::new(tls));
+        let config = ClientConfig::new(Arc::new(tls));
         let memory = LineMemory::default();
-        config.transport_config(settings.transport(&memory));
-
         let socket =
             UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).map_err(Error::Bind)?;
         let runtime = Arc::new(TokioRuntime);
@@ -66,8 +63,7 @@ impl LinkClient {
         let prober = Prober::new(Arc::clone(&socket));
         let socket: Arc<dyn AsyncUdpSocket> = socket;
         let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, runtime).map_err(Error::Bind)?;
-        let (handshake_timeout, receive_window) = (settings.handshake_timeout, settings.receive_window);
-        Ok(Self { endpoint, config, handshake_timeout, receive_window, counters, cap, memory, prober })
+        Ok(Self { endpoint, config, settings: settings.clone(), counters, cap, memory, prober })
     }
 
     /// Dials `host` (a name or an IP address; the collector's certificate must carry it), trying its addresses as
@@ -113,7 +109,7 @@ impl LinkClient {
                 Some(attempt) = attempts.join_next() => match attempt {
                     Ok(Ok(connection)) => {
                         self.prober.set_peers(&[connection.remote_address()]);
-                        tokio::spawn(vigil::watch(connection.clone(), self.prober.clone(), self.memory.clone(), self.receive_window));
+                        tokio::spawn(vigil::watch(connection.clone(), self.prober.clone(), self.memory.clone(), self.settings.receive_window));
                         return Ok(connection);
                     }
                     Ok(Err(error)) => last = error,
@@ -126,7 +122,8 @@ impl LinkClient {
     }
 
     fn attempt(&self, address: SocketAddr, name: String) -> impl Future<Output = Result<Connection, DialError>> + Send + use<> {
-        let (endpoint, config, handshake_timeout) = (self.endpoint.clone(), self.config.clone(), self.handshake_timeout);
+        let (endpoint, mut config, handshake_timeout) = (self.endpoint.clone(), self.config.clone(), self.settings.handshake_timeout);
+        config.transport_config(self.settings.transport(&self.memory));
         let prober = self.prober.clone();
         async move {
             let began = Instant::now();

@@ -9,7 +9,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU16, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -73,6 +73,8 @@ struct Shared {
     line: Mutex<Option<LineEstimate>>,
     /// How often the line came back.
     revivals: AtomicU64,
+    /// Largest packet that the path was found to carry, in bytes of UDP payload; 0: not looked for.
+    mtu: AtomicU16,
 }
 
 impl LineMemory {
@@ -83,6 +85,11 @@ impl LineMemory {
 
     fn remember(&self, line: LineEstimate) {
         *self.0.line.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+    }
+
+    /// Largest UDP payload that the path was found to carry.
+    pub(crate) fn mtu(&self) -> Option<u16> {
+        Some(self.0.mtu.load(Relaxed)).filter(|mtu| *mtu > 0)
     }
 
     /// The line, which was down, is known to be back: connections may send a few packets beyond their windows, which are full of what was lost, once.
@@ -169,6 +176,7 @@ impl Controller for Spillway {
 
     fn on_mtu_update(&mut self, new_mtu: u16) {
         self.mtu = new_mtu;
+        self.memory.0.mtu.store(new_mtu, Relaxed);
         self.model.set_mtu(new_mtu);
     }
 

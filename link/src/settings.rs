@@ -11,6 +11,18 @@ use crate::{Congestion, LineMemory};
 /// [`crate::socket`] sizes the burst of a rate cap by it: a datagram never exceeds the burst.
 pub const MAX_DATAGRAM_BYTES: u16 = 1452;
 
+/// Longest silence of a metered connection.
+const METERED_KEEP_ALIVE: Duration = Duration::from_secs(240);
+
+/// QUIC's least (RFC 9000, 14), which every path carries.
+const LEAST_MTU: u16 = 1200;
+
+/// Paths change a few times a year.
+const OFTEN: Duration = Duration::from_secs(24 * 3600);
+
+/// Longer than a connection lives.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// Settings of the transport, for either side. `Default` is the agent's; see [`LinkSettings::agent`] and [`LinkSettings::collector`].
 ///
 /// Worst-case memory of one connection is about `send_window + receive_window`, plus 32 KiB of handshake buffers while it opens.
@@ -34,10 +46,21 @@ pub struct LinkSettings {
     pub peer_bidi_streams: u32,
     /// Most unidirectional streams that the peer may hold open.
     pub peer_uni_streams: u32,
-    /// Look for a path MTU above 1200 bytes. On a path of 1400 bytes the probes cost up to 98 MB a month.
-    pub mtu_discovery: bool,
+    /// Look for a path MTU above 1200 bytes.
+    pub mtu_discovery: MtuDiscovery,
     /// How much may be in flight.
     pub congestion: Congestion,
+}
+
+/// When the largest packet that the path carries is looked for. A look is some packets of up to 1480 bytes, of which those that are too large are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MtuDiscovery {
+    /// After each handshake, and once a day. On a path that carries 1400 bytes every ten minutes, as quinn has it, cost 40 MB a month more.
+    Often,
+    /// After the first handshake; what was found holds for later connections too. A path that carries less after that is noticed by lost packets.
+    Once,
+    /// Packets of 1200 bytes.
+    Never,
 }
 
 impl LinkSettings {
@@ -52,9 +75,18 @@ impl LinkSettings {
             stream_receive_window: 128 * 1024,
             peer_bidi_streams: 0,
             peer_uni_streams: 0,
-            mtu_discovery: true,
+            mtu_discovery: MtuDiscovery::Often,
             congestion: Congestion::Spillway,
         }
+    }
+
+    /// For a line that is paid by the byte: a quiet connection says something every 4 minutes only, and the path MTU is looked for once. An idle month costs
+    /// 1.4 MB. NATs forget a connection that is so quiet; that costs nothing, since the agent is who speaks first.
+    #[must_use]
+    pub fn metered(self) -> Self {
+        let keep_alive = self.keep_alive.map(|time| time.max(METERED_KEEP_ALIVE));
+        let idle_timeout = self.idle_timeout.max(3 * METERED_KEEP_ALIVE);
+        Self { keep_alive, idle_timeout, mtu_discovery: MtuDiscovery::Once, ..self }
     }
 
     /// The collector's: one control stream a session, and frames on streams of their own.
@@ -68,7 +100,7 @@ impl LinkSettings {
             stream_receive_window: 4 * 1024 * 1024,
             peer_bidi_streams: 1,
             peer_uni_streams: 64,
-            mtu_discovery: false,
+            mtu_discovery: MtuDiscovery::Never,
             // It sends acknowledgements and small messages only.
             congestion: Congestion::Cubic,
         }
@@ -78,11 +110,21 @@ impl LinkSettings {
     /// `memory` knows of the line, and tell it what they learn.
     pub fn transport(&self, memory: &LineMemory) -> Arc<TransportConfig> {
         let idle = IdleTimeout::try_from(self.idle_timeout).unwrap_or_else(|_| IdleTimeout::from(VarInt::MAX));
-        let mtu = self.mtu_discovery.then(|| {
-            let mut mtu = MtuDiscoveryConfig::default();
-            mtu.upper_bound(MAX_DATAGRAM_BYTES);
-            mtu
-        });
+        let known_mtu = memory.mtu().filter(|_| self.mtu_discovery == MtuDiscovery::Once);
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.upper_bound(MAX_DATAGRAM_BYTES);
+        let discovery = match self.mtu_discovery {
+            MtuDiscovery::Often => {
+                discovery.interval(OFTEN);
+                Some(discovery)
+            }
+            MtuDiscovery::Once if known_mtu.is_some() => None,
+            MtuDiscovery::Once => {
+                discovery.interval(NEVER);
+                Some(discovery)
+            }
+            MtuDiscovery::Never => None,
+        };
         let mut transport = TransportConfig::default();
         transport
             .keep_alive_interval(self.keep_alive)
@@ -92,7 +134,8 @@ impl LinkSettings {
             .stream_receive_window(VarInt::from_u32(self.stream_receive_window))
             .max_concurrent_bidi_streams(VarInt::from_u32(self.peer_bidi_streams))
             .max_concurrent_uni_streams(VarInt::from_u32(self.peer_uni_streams))
-            .mtu_discovery_config(mtu)
+            .mtu_discovery_config(discovery)
+            .initial_mtu(known_mtu.unwrap_or(LEAST_MTU))
             .congestion_controller_factory(self.congestion.factory(memory))
             // Frames are finished in the order they were begun: half of each of ten frames serves nobody.
             .send_fairness(false)

@@ -42,7 +42,7 @@ const LEAST_PACKETS: f64 = 2.0;
 const MOST_WINDOW: f64 = 64.0 * 1024.0 * 1024.0;
 
 /// Window of a connection that knows nothing, in packets. Less than RFC 9002's ten: on 50 kbit/s ten are a queue of two seconds.
-const FIRST_PACKETS: f64 = 4.0;
+const FIRST_PACKETS: f64 = 6.0;
 
 /// Rounds of which the best rate counts. Long enough to ride out a round with many losses, short enough to notice that the line got thinner.
 const RATE_ROUNDS: usize = 8;

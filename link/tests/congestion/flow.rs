@@ -24,6 +24,9 @@ static CHUNK: [u8; 16 * 1024] = [0; 16 * 1024];
 /// Most bytes that a sender lets wait in quinn: more than any line here holds.
 const SEND_WINDOW: u64 = 8 * 1024 * 1024;
 
+/// The collector's, so that the agent's counts.
+const COLLECTOR_IDLE: Duration = Duration::from_secs(30 * 60);
+
 /// Site and collector.
 static IDENTITIES: LazyLock<(Identity, Identity)> = LazyLock::new(|| {
     let authority = Authority::new("test");
@@ -42,6 +45,7 @@ pub(crate) struct Flow {
     sender: End,
     receiver: End,
     stream: Option<StreamId>,
+    busy: bool,
     pub(crate) from: Duration,
     until: Duration,
     pub(crate) tally: Tally,
@@ -73,17 +77,22 @@ impl Flow {
         let port = u16::try_from(number).unwrap();
         let (here, there) = (address(10_000 + port), address(20_000 + port));
         let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(collector.server_config().unwrap()).unwrap()));
-        let receiving = LinkSettings { receive_window: u32::MAX, stream_receive_window: u32::MAX, ..LinkSettings::collector() };
+        let receiving = LinkSettings {
+            idle_timeout: COLLECTOR_IDLE,
+            receive_window: u32::MAX,
+            stream_receive_window: u32::MAX,
+            ..LinkSettings::collector()
+        };
         server.transport_config(receiving.transport(&LineMemory::default()));
         let mut client = ClientConfig::new(Arc::new(QuicClientConfig::try_from(site.client_config().unwrap()).unwrap()));
-        let sending = LinkSettings { congestion: sends.congestion, send_window: SEND_WINDOW, ..LinkSettings::agent() };
+        let sending = LinkSettings { send_window: SEND_WINDOW, ..sends.settings.clone() };
         client.transport_config(sending.transport(&sends.memory));
 
         let config = Arc::new(EndpointConfig::default());
         let mut sender = End { endpoint: Endpoint::new(Arc::clone(&config), None, true, None), connection: None, remote: there };
         sender.connection = Some(sender.endpoint.connect(begin, client, there, "localhost").unwrap());
         let receiver = End { endpoint: Endpoint::new(config, Some(Arc::new(server)), true, None), connection: None, remote: here };
-        Self { number, sender, receiver, stream: None, from: sends.from, until: sends.until, tally: Tally::default() }
+        Self { number, sender, receiver, stream: None, busy: sends.busy, from: sends.from, until: sends.until, tally: Tally::default() }
     }
 
     /// The applications' part: write while there is room, read what is there.
@@ -96,7 +105,7 @@ impl Flow {
                 if !connection.is_closed() {
                     connection.close(now, VarInt::from_u32(0), Bytes::new());
                 }
-            } else if !connection.is_handshaking() {
+            } else if self.busy && !connection.is_handshaking() {
                 let stream = *self.stream.get_or_insert_with(|| connection.streams().open(Dir::Uni).unwrap());
                 while connection.send_stream(stream).write(&CHUNK).is_ok() {}
             }

@@ -10,5 +10,6 @@ mod common;
 mod alone;
 mod changes;
 mod flow;
+mod idle;
 mod sharing;
 mod sim;

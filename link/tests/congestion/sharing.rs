@@ -1,6 +1,6 @@
 //! Several senders on one line.
 
-use spillway_link::{Congestion, LineMemory};
+use spillway_link::Congestion;
 use spillway_wan::{Loss, Shape};
 
 use crate::sim::{Sends, Sim, ms, secs};
@@ -13,7 +13,7 @@ fn line(queue_ms: u64, loss: f64) -> Shape {
 /// Share of the second flow, which begins 20 s after the first, between 60 s and 180 s; and of the line that both use.
 fn shares(shape: Shape, first: Congestion, second: Congestion, seed: u64) -> (f64, f64) {
     let mut sim = Sim::new(shape, seed).with(first);
-    sim.add(&Sends { congestion: second, memory: LineMemory::default(), from: secs(20), until: secs(1000) });
+    sim.add(&Sends { from: secs(20), ..Sends::always(second) });
     sim.run_until(secs(60));
     let figures = sim.figures_until(secs(180));
     let both = figures[0].goodput() + figures[1].goodput();

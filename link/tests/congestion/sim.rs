@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use spillway_link::{Congestion, LineMemory};
+use spillway_link::{Congestion, LineMemory, LinkSettings};
 use spillway_wan::{Line, Shape};
 
 use crate::flow::{Flow, Packet};
@@ -17,12 +17,18 @@ pub(crate) struct Sim {
     up: Line<Packet>,
     down: Line<Packet>,
     flows: Vec<Flow>,
+    /// Larger packets are dropped, and counted.
+    path_mtu: usize,
+    too_large: u64,
+    lost_bytes: u64,
 }
 
 /// What a flow is to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Sends {
-    pub(crate) congestion: Congestion,
+    pub(crate) settings: LinkSettings,
+    /// As much as there is room for, else nothing.
+    pub(crate) busy: bool,
     pub(crate) memory: LineMemory,
     pub(crate) from: Duration,
     pub(crate) until: Duration,
@@ -31,7 +37,13 @@ pub(crate) struct Sends {
 impl Sends {
     /// From the beginning to the end.
     pub(crate) fn always(congestion: Congestion) -> Self {
-        Self { congestion, memory: LineMemory::default(), from: Duration::ZERO, until: Duration::MAX }
+        let settings = LinkSettings { congestion, ..LinkSettings::agent() };
+        Self { settings, busy: true, memory: LineMemory::default(), from: Duration::ZERO, until: Duration::MAX }
+    }
+
+    /// A connection with nothing to say.
+    pub(crate) fn nothing(settings: LinkSettings) -> Self {
+        Self { settings, busy: false, ..Self::always(Congestion::Spillway) }
     }
 }
 
@@ -63,7 +75,16 @@ pub(crate) const fn ms(count: u64) -> Duration {
 impl Sim {
     /// Acknowledgements go back over a line of the same shape.
     pub(crate) fn new(shape: Shape, seed: u64) -> Self {
-        Self { start: Instant::now(), now: Duration::ZERO, up: Line::new(shape, seed), down: Line::new(shape, seed + 1), flows: Vec::new() }
+        Self {
+            start: Instant::now(),
+            now: Duration::ZERO,
+            up: Line::new(shape, seed),
+            down: Line::new(shape, seed + 1),
+            flows: Vec::new(),
+            path_mtu: 1500,
+            too_large: 0,
+            lost_bytes: 0,
+        }
     }
 
     /// Changes the line, both ways.
@@ -72,6 +93,21 @@ impl Sim {
             let shape = change(*line.shape());
             line.set_shape(self.now, shape);
         }
+    }
+
+    /// Bytes on the wire, of both directions.
+    pub(crate) fn wire_bytes(&self) -> u64 {
+        self.up.counters().offered.bytes + self.down.counters().offered.bytes + self.lost_bytes
+    }
+
+    /// Senders' packets of more than `bytes`, with headers, are lost from now on.
+    pub(crate) fn set_path_mtu(&mut self, bytes: usize) {
+        self.path_mtu = bytes;
+    }
+
+    /// How many were.
+    pub(crate) fn too_large(&self) -> u64 {
+        self.too_large
     }
 
     /// What became of the packets to the receivers.
@@ -101,7 +137,14 @@ impl Sim {
             for flow in self.flows.iter_mut().filter(|flow| flow.from <= self.now) {
                 flow.work(instant, self.now);
                 for packet in flow.sender_packets(instant) {
-                    self.up.push(self.now, packet.bytes.len() + HEADERS, packet);
+                    let bytes = packet.bytes.len() + HEADERS;
+                    // It has left the sender, whatever becomes of it.
+                    if bytes > self.path_mtu {
+                        self.too_large += 1;
+                        self.lost_bytes += bytes as u64;
+                    } else {
+                        self.up.push(self.now, bytes, packet);
+                    }
                 }
                 for packet in flow.receiver_packets(instant) {
                     self.down.push(self.now, packet.bytes.len() + HEADERS, packet);
