@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use rdkafka::error::KafkaError;
 use spillway_agent_core::batcher::FrameLimits;
 use spillway_config::{self as config, AgentConfig};
-use spillway_link::{BitRate, Congestion, Identity, IdentityFiles, LinkClient, LinkSettings, RateCap, Role};
+use spillway_link::{BitRate, Congestion, Identity, IdentityFiles, LinkClient, LinkSettings, MtuDiscovery, RateCap, Role, SLOW_LINE_BITS};
 use spillway_ops::{AdminServer, Metrics, admin, notify};
 use spillway_proto::SiteName;
 use tokio_util::sync::CancellationToken;
@@ -106,6 +106,11 @@ pub fn link_settings(config: &AgentConfig, frame_bytes: usize) -> LinkSettings {
             config::Congestion::Spillway => Congestion::Spillway,
             config::Congestion::Cubic => Congestion::Cubic,
             config::Congestion::Bbr => Congestion::Bbr,
+        },
+        // What is large beside what the line carries in 10 s makes a cap coarse, and its probes are dear.
+        mtu_discovery: match config.link.rate_max {
+            Some(rate) if rate.bits_per_second() <= SLOW_LINE_BITS => MtuDiscovery::Never,
+            _ => MtuDiscovery::Often,
         },
         ..LinkSettings::agent()
     };

@@ -32,7 +32,7 @@ pub use congestion::{Congestion, LineEstimate, LineMemory};
 pub use explain::{Explanation, Side, explain};
 pub use identity::{Identity, IdentityFiles, Role};
 pub use peer::site_name;
-pub use rate::{BitRate, RateCap};
+pub use rate::{BitRate, Counting, RateCap, SLOW_LINE_BITS};
 pub use server::LinkServer;
 pub use settings::{LinkSettings, MtuDiscovery};
 pub use socket::{CappedSocket, WireCounters};

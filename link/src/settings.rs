@@ -7,8 +7,6 @@ use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use crate::{Congestion, LineMemory};
 
 /// Largest UDP payload that either side sends or probes for: an Ethernet frame without IPv6 and UDP headers.
-///
-/// [`crate::socket`] sizes the burst of a rate cap by it: a datagram never exceeds the burst.
 pub const MAX_DATAGRAM_BYTES: u16 = 1452;
 
 /// Longest silence of a metered connection.
@@ -86,7 +84,11 @@ impl LinkSettings {
     pub fn metered(self) -> Self {
         let keep_alive = self.keep_alive.map(|time| time.max(METERED_KEEP_ALIVE));
         let idle_timeout = self.idle_timeout.max(3 * METERED_KEEP_ALIVE);
-        Self { keep_alive, idle_timeout, mtu_discovery: MtuDiscovery::Once, ..self }
+        let mtu_discovery = match self.mtu_discovery {
+            MtuDiscovery::Often => MtuDiscovery::Once,
+            seldom => seldom,
+        };
+        Self { keep_alive, idle_timeout, mtu_discovery, ..self }
     }
 
     /// The collector's: one control stream a session, and frames on streams of their own.

@@ -126,7 +126,9 @@ impl AsyncUdpSocket for CappedSocket {
     fn poll_recv(&self, cx: &mut Context<'_>, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> Poll<io::Result<usize>> {
         let count = ready!(self.inner.poll_recv(cx, bufs, meta))?;
         for received in meta.iter().take(count) {
-            self.counters.received(WireSize::of(received.len, Some(received.stride), received.addr));
+            let wire = WireSize::of(received.len, Some(received.stride), received.addr);
+            self.counters.received(wire);
+            self.cap.received(wire.bytes);
         }
         Poll::Ready(Ok(count))
     }
