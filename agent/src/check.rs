@@ -45,7 +45,7 @@ pub enum Error {
 pub fn describe(config: &AgentConfig) -> Result<String, Error> {
     let (identity, site) = service::identity(config)?;
     let shares = service::shares(config);
-    service::link(config, &identity, shares.frame_bytes)?;
+    service::link(config, &identity, shares.frame_bytes, service::cap(config))?;
     source::consumer(&config.kafka.client, &site, &shares).map_err(StartError::Kafka)?;
     let mut out = String::new();
     let mut line = |name: &str, value: String| _ = writeln!(out, "{name:<14}{value}");
@@ -91,7 +91,7 @@ pub async fn connect(config: &AgentConfig) -> Result<String, Error> {
     let ask = move || consumer.fetch_metadata(None, CONNECT_TIMEOUT).map(|metadata| mirrored(&metadata, &topics));
     let listed = tokio::task::spawn_blocking(ask).await.unwrap_or(Err(KafkaError::Canceled));
     let mut out = listed.map_err(|source| Error::Kafka { servers, source })?;
-    let link = service::link(config, &identity, shares.frame_bytes)?;
+    let link = service::link(config, &identity, shares.frame_bytes, service::cap(config))?;
     let mut answered = false;
     let mut failures = Vec::new();
     for address in &config.collector.addresses {

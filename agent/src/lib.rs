@@ -14,6 +14,7 @@
 //! | [`survey`] | the thread that asks the site's Kafka for topics and positions |
 //! | [`session`] | one QUIC session with a collector |
 //! | [`runner`] | the loop that owns the books and connects the others |
+//! | [`plan`] | what the site may send: the centre's settings, the budget, the cap |
 //! | [`status`], [`metrics`] | what the outside sees |
 //! | [`service`] | puts the parts together |
 //! | [`check`] | what `check` tells |
@@ -26,6 +27,7 @@ pub mod check;
 pub mod cli;
 pub mod memory;
 pub mod metrics;
+pub mod plan;
 pub mod runner;
 pub mod service;
 pub mod session;

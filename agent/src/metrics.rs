@@ -34,6 +34,12 @@ spillway_ops::metric_names! {
         SpillWritten = "spill_written_bytes_total", "Bytes that the spill handed to the disk";
         SpillDropped = "spill_dropped_records_total", "Records that were dropped because the spill was full";
         SpillDamaged = "spill_damaged_total", "Damaged files found in the spill, and frames found unreadable";
+        RateLimit = "rate_limit_bits_per_second", "The rate in force; 0: nothing is sent, +Inf: unlimited";
+        RateReason = "rate_limit_reason", "1 for what set the rate in force: unlimited, agent, site, timetable or budget";
+        BudgetUsed = "budget_used_bytes", "Bytes on the wire used of the budget, by period";
+        BudgetLeft = "budget_left_bytes", "Bytes on the wire left of the budget, by period; +Inf: unlimited";
+        BudgetRunsOut = "budget_runs_out_timestamp_seconds", "When the budget runs out at the pace so far; +Inf: not before it begins anew";
+        SettingsRolledBack = "settings_rolled_back_total", "Settings of the centre that were given up because contact was lost under them";
         CommitFailures = "commit_failures_total", "Commits of the local group that failed and were repeated";
     }
 }
@@ -52,6 +58,13 @@ pub struct PartitionLabels {
 pub struct ReasonLabels {
     /// A stable name.
     pub reason: &'static str,
+}
+
+/// A day or a month.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PeriodLabels {
+    /// `day` or `month`.
+    pub period: &'static str,
 }
 
 /// Which way.
@@ -112,6 +125,18 @@ pub struct AgentMetrics {
     pub spill_dropped: Counter,
     /// Damage found.
     pub spill_damaged: Counter,
+    /// Rate in force.
+    pub rate_limit: FloatGauge,
+    /// What set it.
+    pub rate_reason: Family<ReasonLabels, Gauge>,
+    /// Budget used.
+    pub budget_used: Family<PeriodLabels, Gauge>,
+    /// Budget left.
+    pub budget_left: Family<PeriodLabels, FloatGauge>,
+    /// When it runs out.
+    pub budget_runs_out: FloatGauge,
+    /// Settings given up.
+    pub settings_rolled_back: Counter,
     /// Failed commits.
     pub commit_failures: Counter,
 }
@@ -144,6 +169,12 @@ impl AgentMetrics {
             spill_written: metrics.counter(AgentMetric::SpillWritten),
             spill_dropped: metrics.counter(AgentMetric::SpillDropped),
             spill_damaged: metrics.counter(AgentMetric::SpillDamaged),
+            rate_limit: metrics.float_gauge(AgentMetric::RateLimit),
+            rate_reason: metrics.family(AgentMetric::RateReason),
+            budget_used: metrics.family(AgentMetric::BudgetUsed),
+            budget_left: metrics.family(AgentMetric::BudgetLeft),
+            budget_runs_out: metrics.float_gauge(AgentMetric::BudgetRunsOut),
+            settings_rolled_back: metrics.counter(AgentMetric::SettingsRolledBack),
             commit_failures: metrics.counter(AgentMetric::CommitFailures),
         }
     }

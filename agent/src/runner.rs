@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::AgentMetrics;
+use crate::plan::Plan;
 use crate::session::Session;
 use crate::source::{self, Budget, SiteConsumer, Source};
 use crate::status::{Board, GapStatus};
@@ -28,6 +29,7 @@ use crate::survey::{Question, Survey};
 
 mod link;
 mod local;
+mod plan;
 mod report;
 mod spill;
 mod upkeep;
@@ -60,6 +62,8 @@ pub struct Parts {
     pub budget: Arc<Budget>,
     /// The spill; `None`: there is none.
     pub spill: Option<SpillParts>,
+    /// What the site may send.
+    pub plan: Plan,
     /// Metrics to step.
     pub metrics: AgentMetrics,
     /// Where the status goes.
@@ -232,8 +236,6 @@ impl Runner {
     }
 
     async fn run(mut self, stop: CancellationToken) -> Result<Ended, Error> {
-        let first = self.redial.first();
-        self.dial(first);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.is_done() {
@@ -304,6 +306,7 @@ impl Runner {
             session.close(CloseCode::Done, "");
         }
         self.parts.link.shutdown(CloseCode::Done, GOODBYE_TIMEOUT).await;
+        self.parts.plan.settle().await;
         match self.drain.and_then(|drain| drain.because) {
             Some(error) => Err(error),
             None => Ok(Ended { unacked_records }),
@@ -315,6 +318,10 @@ impl Runner {
         let Some(address) = self.parts.config.collector.addresses.get(attempt.address).cloned() else {
             return;
         };
+        if self.parts.plan.is_off() {
+            // The first look that finds it on again dials.
+            return;
+        }
         self.address = attempt.address;
         let (link, collector) = (Arc::clone(&self.parts.link), self.parts.config.collector.clone());
         if !attempt.pause.is_zero() {

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use rdkafka::error::KafkaError;
 use spillway_agent_core::batcher::FrameLimits;
+use spillway_agent_core::settings::Patience;
 use spillway_config::{self as config, AgentConfig};
 use spillway_link::{BitRate, Congestion, Identity, IdentityFiles, LinkClient, LinkSettings, MtuDiscovery, RateCap, Role, SLOW_LINE_BITS};
 use spillway_ops::{AdminServer, Metrics, admin, notify};
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::memory::Shares;
 use crate::metrics::AgentMetrics;
+use crate::plan::Plan;
 use crate::runner::{self, Ended, Parts};
 use crate::source::{self, Budget, Settings, Source};
 use crate::spill;
@@ -98,7 +100,7 @@ pub fn identity(config: &AgentConfig) -> Result<(Identity, SiteName), StartError
 /// How the agent's end of the link behaves.
 pub fn link_settings(config: &AgentConfig, frame_bytes: usize) -> LinkSettings {
     let window = (SEND_WINDOW_FRAMES * frame_bytes).max(MIN_SEND_WINDOW_BYTES);
-    let settings = LinkSettings {
+    LinkSettings {
         keep_alive: Some(config.link.keep_alive),
         idle_timeout: config.link.idle_timeout,
         send_window: window as u64,
@@ -107,16 +109,7 @@ pub fn link_settings(config: &AgentConfig, frame_bytes: usize) -> LinkSettings {
             config::Congestion::Cubic => Congestion::Cubic,
             config::Congestion::Bbr => Congestion::Bbr,
         },
-        // What is large beside what the line carries in 10 s makes a cap coarse, and its probes are dear.
-        mtu_discovery: match config.link.rate_max {
-            Some(rate) if rate.bits_per_second() <= SLOW_LINE_BITS => MtuDiscovery::Never,
-            _ => MtuDiscovery::Often,
-        },
         ..LinkSettings::agent()
-    };
-    match config.link.profile {
-        config::Profile::Normal => settings,
-        config::Profile::Metered => settings.metered(),
     }
 }
 
@@ -124,9 +117,20 @@ pub fn link_settings(config: &AgentConfig, frame_bytes: usize) -> LinkSettings {
 ///
 /// # Errors
 /// When no UDP port can be bound.
-pub fn link(config: &AgentConfig, identity: &Identity, frame_bytes: usize) -> Result<LinkClient, StartError> {
-    let rate = config.link.rate_max.and_then(|rate| BitRate::new(rate.bits_per_second()));
-    Ok(LinkClient::new(identity, &link_settings(config, frame_bytes), RateCap::new(rate))?)
+pub fn link(config: &AgentConfig, identity: &Identity, frame_bytes: usize, cap: RateCap) -> Result<LinkClient, StartError> {
+    let mut settings = link_settings(config, frame_bytes);
+    // What is large beside what the line carries in 10 s makes a cap coarse, and its probes are dear.
+    if cap.rate().is_some_and(|rate| rate.bits_per_second() <= SLOW_LINE_BITS) {
+        settings.mtu_discovery = MtuDiscovery::Never;
+    }
+    let link = LinkClient::new(identity, &settings, cap)?;
+    link.set_metered(config.link.profile == config::Profile::Metered);
+    Ok(link)
+}
+
+/// The cap of the agent's own `link.rate_max`.
+pub fn cap(config: &AgentConfig) -> RateCap {
+    RateCap::new(config.link.rate_max.and_then(|rate| BitRate::new(rate.bits_per_second())))
 }
 
 /// Every buffer's bound.
@@ -144,10 +148,20 @@ pub fn shares(config: &AgentConfig) -> Shares {
 /// # Errors
 /// When it cannot start, or when going on would lose or duplicate data.
 pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<Ended, Error> {
+    Box::pin(run_with(config, Patience::default(), stop)).await
+}
+
+/// As [`run`], with another patience with new settings of the centre.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(config: AgentConfig, patience: Patience, stop: CancellationToken) -> Result<Ended, Error> {
     let (identity, site) = identity(&config)?;
     let shares = shares(&config);
     tracing::debug!(?shares, "memory");
-    let link = Arc::new(link(&config, &identity, shares.frame_bytes)?);
+    let cap = cap(&config);
+    let plan = Plan::open(config.state_dir.clone(), config.link.rate_max, cap.clone(), patience);
+    let link = Arc::new(link(&config, &identity, shares.frame_bytes, cap)?);
     let spill = spill::open(&config, &shares).map_err(StartError::Spill)?;
     let consumer = Arc::new(source::consumer(&config.kafka.client, &site, &shares).map_err(StartError::Kafka)?);
     let mut registry = Metrics::new("spillway-agent");
@@ -173,6 +187,6 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<Ended, 
     let survey = Survey::start(inquirer, config.topics.clone()).map_err(StartError::Thread)?;
     let listening = admin.as_ref().map(AdminServer::address);
     let on_ready: Box<dyn FnOnce() + Send> = Box::new(move || notify::ready("spillway-agent", listening, None));
-    let parts = Parts { config, link, consumer, source, survey, budget, spill, metrics, board, on_ready: Some(on_ready) };
+    let parts = Parts { config, link, consumer, source, survey, budget, spill, plan, metrics, board, on_ready: Some(on_ready) };
     Ok(Box::pin(runner::run(parts, stop)).await?)
 }

@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use spillway_ops::{AdminSource, Health, Table};
 
+use crate::plan::PlanStatus;
+
 /// The agent at one moment. Times are in seconds, sizes in bytes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Status {
@@ -28,6 +30,9 @@ pub struct Status {
     /// The spill.
     #[serde(default)]
     pub spill: SpillStatus,
+    /// What the site may send.
+    #[serde(default)]
+    pub plan: PlanStatus,
     /// Seconds since the last acknowledgement; none so far: absent.
     pub last_ack_seconds: Option<f64>,
     /// Partitions in order of topic and number.
@@ -185,6 +190,10 @@ impl Status {
         let age = self.last_ack_seconds.map_or_else(|| "none yet".to_owned(), |seconds| format!("last ack {seconds:.0} s ago"));
         line("unacked", format!("{} records, {} of {} bytes, {age}", self.unacked_records, self.unacked_bytes, self.budget_bytes));
         line("spill", self.spill.render());
+        line("rate", self.plan.render());
+        if let Some(budget) = &self.plan.budget {
+            line("budget", budget.render());
+        }
         if let Some(reason) = &self.unhealthy {
             line("unhealthy", reason.clone());
         }

@@ -5,6 +5,7 @@
 //! | [`spillway_collector_core`] | every decision, without I/O: order, transactions, syncs, refusals |
 //! | [`session`] | one connection of a site: handshake, frames, lanes, acks |
 //! | [`custody`] | frames received and not yet committed, counted |
+//! | [`sites`] | the site files, watched |
 //! | [`writer`] | a site's transactions: one thread with one producer |
 //! | [`centre`] | the central Kafka: producers, topics, progress of all sites |
 //! | [`server`] | all of it together, from the start to the drain |
@@ -21,5 +22,6 @@ pub mod metrics;
 pub mod pki;
 pub mod server;
 pub mod session;
+pub mod sites;
 pub mod status;
 pub mod writer;

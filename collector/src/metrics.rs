@@ -27,6 +27,8 @@ metric_names! {
         PartitionsHeld = "partitions_held", "Source partitions that stand still because the central Kafka refuses a record";
         Holds = "holds_total", "Records or topics that the central Kafka has refused";
         WritersOpen = "writers_open", "Sites with a producer at the central Kafka";
+        SiteFilesRefused = "site_files_refused", "Connected sites whose file has a mistake in it; what was read before is in force";
+        SettingsReports = "settings_reports_total", "What sites did with the settings they were sent, by outcome";
         CentreUp = "centre_up", "1 while the central Kafka answers";
     }
 }
@@ -34,7 +36,7 @@ metric_names! {
 /// Label `outcome`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabel {
-    /// `committed`, `aborted` or `uncertain`.
+    /// `committed`, `aborted` or `uncertain`; of settings `trying`, `accepted`, `refused`, `rolled_back` or `other`.
     pub outcome: &'static str,
 }
 
@@ -66,6 +68,8 @@ pub struct Meters {
     pub partitions_held: Gauge,
     pub holds: Family<ReasonLabel, Counter>,
     pub writers_open: Gauge,
+    pub site_files_refused: Gauge,
+    pub settings_reports: Family<OutcomeLabel, Counter>,
     pub centre_up: Gauge,
 }
 
@@ -91,6 +95,8 @@ impl Meters {
             partitions_held: metrics.gauge(Name::PartitionsHeld),
             holds: metrics.family(Name::Holds),
             writers_open: metrics.gauge(Name::WritersOpen),
+            site_files_refused: metrics.gauge(Name::SiteFilesRefused),
+            settings_reports: metrics.family(Name::SettingsReports),
             centre_up: metrics.gauge(Name::CentreUp),
         }
     }

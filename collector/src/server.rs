@@ -1,7 +1,6 @@
 //! The running collector: listener, central Kafka, sessions, admin endpoint, and their end.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +22,7 @@ use crate::session::refusals::Refusals;
 use crate::session::registry::Registry;
 use crate::session::run::{self, Shared};
 use crate::session::{Refused, limits};
+use crate::sites::Sites;
 use crate::status::Status;
 
 /// Handshakes at once from which on peers must prove their address first.
@@ -64,7 +64,6 @@ pub struct Server {
     handshakes: Arc<AtomicUsize>,
     max_connections: usize,
     handshake_timeout: Duration,
-    sites: Option<PathBuf>,
 }
 
 impl Server {
@@ -79,10 +78,12 @@ impl Server {
         let settings = link_settings(config);
         let link = LinkServer::bind(config.listen.address, identity, &settings)?;
         let runtime = tokio::runtime::Handle::current();
+        let sites = Arc::new(Sites::new(config.sites.dir.clone(), meters.site_files_refused.clone()));
         let centre = Arc::new(Centre::new(config, topics, meters, collector_name(), runtime));
         let shared = Arc::new(Shared {
             centre,
             registry: Registry::default(),
+            sites,
             refusals: Refusals::default(),
             max_frame_bytes: config.session.max_frame_bytes.as_usize(),
             max_inflight_bytes: config.session.max_inflight_bytes.as_usize(),
@@ -100,7 +101,6 @@ impl Server {
             handshakes: Arc::default(),
             max_connections: config.listen.max_connections as usize,
             handshake_timeout: settings.handshake_timeout,
-            sites: config.sites.dir.clone(),
         })
     }
 
@@ -129,6 +129,7 @@ impl Server {
             tail_stop.clone(),
             Ready { ready: Arc::clone(&self.ready), admin: self.admin_address(), listen: self.link.local_addr().ok() },
         ));
+        background.spawn(Arc::clone(&self.shared.sites).watch());
         if let Some(interval) = notify::watchdog_interval() {
             background.spawn(async move {
                 let mut ticks = tokio::time::interval(interval / 2);
@@ -161,9 +162,9 @@ impl Server {
         let open = self.link.open_connections();
         match admit(open, handshakes, incoming.remote_address_validated(), limits) {
             Admission::Accept => {
-                let (shared, sites, timeout) = (Arc::clone(&self.shared), self.sites.clone(), self.handshake_timeout);
+                let (shared, timeout) = (Arc::clone(&self.shared), self.handshake_timeout);
                 let (handshakes, ready) = (Arc::clone(&self.handshakes), Arc::clone(&self.ready));
-                sessions.spawn(async move { serve(shared, incoming, sites, timeout, &handshakes, &ready).await });
+                sessions.spawn(async move { serve(shared, incoming, timeout, &handshakes, &ready).await });
             }
             Admission::Retry => {
                 if incoming.retry().is_err() {
@@ -195,17 +196,10 @@ impl Server {
 }
 
 /// One connection from the first packet to its end.
-async fn serve(
-    shared: Arc<Shared>,
-    incoming: quinn::Incoming,
-    sites: Option<PathBuf>,
-    timeout: Duration,
-    handshakes: &AtomicUsize,
-    ready: &AtomicBool,
-) {
+async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, timeout: Duration, handshakes: &AtomicUsize, ready: &AtomicBool) {
     let address = incoming.remote_address();
     handshakes.fetch_add(1, Ordering::Relaxed);
-    let greeted = handshake::greet(incoming, sites.as_deref(), timeout).await;
+    let greeted = handshake::greet(incoming, &shared.sites, timeout).await;
     handshakes.fetch_sub(1, Ordering::Relaxed);
     match greeted {
         Ok(greeted) if !ready.load(Ordering::Relaxed) => {

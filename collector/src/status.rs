@@ -1,5 +1,6 @@
 //! What the admin endpoint shows, and what `spillway-collector status` prints of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,6 +35,9 @@ pub struct CollectorStatus {
     pub centre_up: bool,
     /// Connected sites, by name.
     pub sites: Vec<SiteStatus>,
+    /// Sites whose file has a mistake in it, each with what is wrong; what was read before is in force.
+    #[serde(default)]
+    pub site_files_refused: BTreeMap<String, String>,
 }
 
 impl Status {
@@ -49,6 +53,7 @@ impl Status {
             ready: self.ready.load(Ordering::Relaxed),
             centre_up: self.shared.centre.is_up(),
             sites: self.shared.registry.status(Timestamp::now()),
+            site_files_refused: self.shared.sites.problems(),
         }
     }
 }
@@ -94,10 +99,14 @@ pub fn print(status: &CollectorStatus) -> String {
         centre = if status.centre_up { "up" } else { "DOWN" },
         count = status.sites.len(),
     );
+    for (site, problem) in &status.site_files_refused {
+        out.push_str(&["\nthe file of ", site, " is refused, what was read before is in force:\n", problem, "\n"].concat());
+    }
     if status.sites.is_empty() {
         return out;
     }
-    let mut table = Table::new(["site", "address", "agent", "connected since", "lanes", "last commit", "waiting bytes", "held"]);
+    let mut table =
+        Table::new(["site", "address", "agent", "connected since", "lanes", "last commit", "waiting bytes", "held", "settings"]);
     for site in &status.sites {
         let age = site.last_commit_age_ms.map_or_else(|| "-".to_owned(), |ms| format!("{:.1} s ago", ms as f64 / 1000.0));
         table.row([
@@ -109,6 +118,7 @@ pub fn print(status: &CollectorStatus) -> String {
             age,
             site.held_bytes.to_string(),
             site.held.len().to_string(),
+            site.settings.as_ref().map_or_else(|| "-".to_owned(), |settings| settings.outcome.clone()),
         ]);
     }
     out.push('\n');
@@ -117,15 +127,17 @@ pub fn print(status: &CollectorStatus) -> String {
         for (partition, why) in &site.held {
             out.push_str(&["\nheld: ", &site.site, " ", partition, ": ", why].concat());
         }
+        if let Some(settings) = site.settings.as_ref().filter(|settings| !settings.detail.is_empty()) {
+            out.push_str(&["\nsettings: ", &site.site, " ", &settings.outcome, ": ", &settings.detail].concat());
+        }
     }
     out
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
+    use crate::session::registry::SettingsStatus;
 
     #[test]
     fn a_held_partition_is_told_with_its_reason() {
@@ -139,10 +151,26 @@ mod tests {
             stalled_ms: Some(3),
             held_bytes: 17,
             held: BTreeMap::from([("t-0".into(), "record_too_large: …".into())]),
+            settings: Some(SettingsStatus { revision: "7".into(), outcome: "rolled_back".into(), detail: "no contact".into() }),
         };
-        let status = CollectorStatus { version: "0.1.0".into(), since: "now".into(), ready: true, centre_up: false, sites: vec![site] };
+        let site_files_refused = BTreeMap::from([("plant-8".into(), "plant-8.toml:2:1: …".into())]);
+        let status = CollectorStatus {
+            version: "0.1.0".into(),
+            since: "now".into(),
+            ready: true,
+            centre_up: false,
+            sites: vec![site],
+            site_files_refused,
+        };
         let text = print(&status);
-        for part in ["central Kafka: DOWN", "plant-7", "1.2 s ago", "held: plant-7 t-0: record_too_large: …"] {
+        for part in [
+            "central Kafka: DOWN",
+            "plant-7",
+            "1.2 s ago",
+            "held: plant-7 t-0: record_too_large: …",
+            "settings: plant-7 rolled_back: no contact",
+            "plant-8.toml:2:1: …",
+        ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
     }

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use spillway_proto::SiteName;
@@ -10,9 +10,10 @@ use crate::layer::Item;
 use crate::load::{self, Reference};
 use crate::parse::{self, Flaw};
 use crate::reader::{Reported, Table};
+use crate::settings::{PROFILES, RATE_LEAST_BITS};
 use crate::units::{BitRate, ByteSize, DurationText};
 use crate::{
-    AdminConfig, HostPort, KafkaClient, LogConfig, OnGap, Problem, Problems, ShutdownConfig, SpillConfig, StartFrom, TlsFiles,
+    AdminConfig, HostPort, KafkaClient, LogConfig, OnGap, Problem, Problems, Profile, ShutdownConfig, SpillConfig, StartFrom, TlsFiles,
     TopicsConfig, WhenFull, address, site,
 };
 
@@ -28,6 +29,9 @@ pub struct AgentConfig {
     pub site: SiteName,
     /// Bound of the memory of the whole process. Default 64 MiB, at least 32 MiB, with a spill [`MEMORY_LEAST_WITH_SPILL`].
     pub memory_max: ByteSize,
+    /// Folder of what the agent remembers beside the spill: the centre's settings for the site, what is used up of its budget. Made if it is not there; for this
+    /// agent alone. Default `/var/lib/spillway`.
+    pub state_dir: PathBuf,
     /// The site's Kafka.
     pub kafka: AgentKafka,
     /// What is mirrored.
@@ -110,21 +114,6 @@ pub enum Congestion {
     Bbr,
 }
 
-/// `link.profile`: what the line is paid by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Profile {
-    /// By its rate.
-    Normal,
-    /// By the byte: a quiet connection costs next to nothing.
-    Metered,
-}
-
-impl Profile {
-    fn parse(item: &Item) -> Result<Self, Flaw> {
-        parse::word(&[("normal", Self::Normal), ("metered", Self::Metered)])(item)
-    }
-}
-
 impl Congestion {
     fn parse(item: &Item) -> Result<Self, Flaw> {
         parse::word(&[("spillway", Self::Spillway), ("cubic", Self::Cubic), ("bbr", Self::Bbr)])(item)
@@ -149,9 +138,6 @@ const ADDRESSES_MAX: usize = 16;
 
 /// The port of the collector's reference file.
 const COLLECTOR_PORT: u16 = 4433;
-
-/// Below this, not even acks and keep-alives get through.
-const RATE_LEAST_BITS: u64 = 8_000;
 
 /// What makes the agent's files, where the authority is kept.
 const ISSUE: &str = "spillway-collector pki issue SITE --dir DIR --out DIR";
@@ -196,6 +182,7 @@ impl AgentConfig {
     pub(crate) fn read(table: &Table<'_>) -> Result<Self, Reported> {
         let site = table.required("site", |item| site::name(&parse::text(item)?));
         let memory_max = table.required("memory_max", parse::size(MEMORY_LEAST..=MEMORY_MOST));
+        let state_dir = table.required_path("state_dir");
         let kafka = table.table("kafka", AgentKafka::read);
         let topics = table.table("topics", TopicsConfig::read);
         let collector = table.table("collector", CollectorAddress::read);
@@ -212,6 +199,7 @@ impl AgentConfig {
         Ok(Self {
             site: site?,
             memory_max: memory_max?,
+            state_dir: state_dir?,
             kafka: kafka?,
             topics: topics?,
             collector: collector?,
@@ -263,7 +251,7 @@ impl LinkConfig {
         let frame_linger = table.required("frame_linger", parse::duration(Duration::from_millis(1)..=seconds(10)));
         let compression_level = table.required("compression_level", parse::integer(1..=12));
         let congestion = table.required("congestion", Congestion::parse);
-        let profile = table.required("profile", Profile::parse);
+        let profile = table.required("profile", parse::word(PROFILES));
         let keep_alive = table.required("keep_alive", parse::duration(seconds(1)..=seconds(10 * 60)));
         let idle_timeout = table.required("idle_timeout", parse::duration(seconds(5)..=seconds(30 * 60)));
         let redial_max = table.required("redial_max", parse::duration(seconds(1)..=seconds(30)));

@@ -34,6 +34,7 @@ mod parse;
 mod problem;
 mod reader;
 mod secret;
+mod settings;
 mod site;
 mod spill;
 mod suggest;
@@ -41,7 +42,7 @@ mod topics;
 pub mod units;
 
 pub use address::{Error as HostPortError, HostPort};
-pub use agent::{AGENT_REFERENCE, AgentConfig, AgentKafka, CollectorAddress, Congestion, LinkConfig, MEMORY_LEAST_WITH_SPILL, Profile};
+pub use agent::{AGENT_REFERENCE, AgentConfig, AgentKafka, CollectorAddress, Congestion, LinkConfig, MEMORY_LEAST_WITH_SPILL};
 pub use collector::{
     COLLECTOR_REFERENCE, CollectorConfig, ListenConfig, RemoteTopicsConfig, SessionConfig, SitesConfig, TransactionsConfig,
 };
@@ -49,6 +50,7 @@ pub use common::{AdminConfig, LogConfig, LogFormat, ShutdownConfig, TlsFiles};
 pub use kafka::{KafkaClient, Librdkafka, SaslMechanism, SecurityProtocol};
 pub use problem::{Place, Problem, Problems};
 pub use secret::Secret;
+pub use settings::{Count, Profile, SiteSettings};
 pub use site::{SITE_REFERENCE, SiteFile};
 pub use spill::{SpillConfig, WhenFull};
 pub use topics::{OnGap, Pattern, StartFrom, TopicRule, TopicsConfig};

@@ -7,7 +7,7 @@ use crate::layer::environment::Environment;
 use crate::layer::{Origin, Source, Tree, overlay, parse_toml};
 use crate::reader::files::{CONFIG_FILE_MAX_BYTES, read_capped};
 use crate::reader::{Reader, Reported, Table};
-use crate::{Place, Problem, Problems};
+use crate::{Place, Problem, Problems, settings};
 
 /// A reference file in the binary.
 pub(crate) struct Reference {
@@ -40,6 +40,30 @@ where
     match value {
         Ok(value) if problems.is_empty() => Ok((value, warnings)),
         _ => Err(Problems::new(problems)),
+    }
+}
+
+/// As [`load`], from a text that did not come from a file of ours, and that names no files; `name` is what messages call it.
+pub(crate) fn load_text<T>(
+    reference: &Reference,
+    name: &Path,
+    text: &str,
+    read: impl FnOnce(&Table<'_>) -> Result<T, Reported>,
+) -> Result<T, Problems> {
+    let mut tree = reference_tree(reference)?;
+    let source = Source::new(Origin::File(name.to_owned()), text);
+    let given = parse_toml(&source).map_err(|problem| Problems::new(vec![*problem]))?;
+    let mut problems = Vec::new();
+    settings::refuse_files(&given, &mut problems);
+    if !problems.is_empty() {
+        return Err(Problems::new(problems));
+    }
+    overlay(&mut tree, given);
+    let reader = Reader::new(name, reference.text);
+    let value = reader.read(&tree, read);
+    match (value, reader.into_findings().0) {
+        (Ok(value), problems) if problems.is_empty() => Ok(value),
+        (_, problems) => Err(Problems::new(problems)),
     }
 }
 
@@ -124,6 +148,7 @@ mod tests {
         for (reference, problems) in [
             (AGENT_REFERENCE, run(AGENT_REFERENCE, AgentConfig::read).1),
             (COLLECTOR_REFERENCE, run(COLLECTOR_REFERENCE, CollectorConfig::read).1),
+            (SITE_REFERENCE, run(SITE_REFERENCE, SiteFile::read).1),
         ] {
             // But the files are not here, and what SASL and TLS have to do with each other cannot be shown by all examples at once.
             let is_bad = |problem: &&Problem| {

@@ -6,7 +6,7 @@ use spillway_proto::SiteName;
 use crate::load::{self, Reference};
 use crate::parse::{self, Flaw};
 use crate::reader::{Reported, Table};
-use crate::{Place, Problem, Problems};
+use crate::{Place, Problem, Problems, SiteSettings};
 
 /// The commented reference file of a site: the bottom layer of every site file.
 pub const SITE_REFERENCE: &str = include_str!("../reference/site.toml");
@@ -20,18 +20,26 @@ const DEFAULT: &str = "default";
 pub struct SiteFile {
     /// Whether the site may connect. Default true.
     pub enabled: bool,
+    /// What it is told.
+    pub settings: SiteSettings,
 }
 
+pub(crate) const REFERENCE: Reference = Reference { name: "site.toml", text: SITE_REFERENCE };
+
 impl SiteFile {
-    /// Loads the file of a site from the folder `sites.dir`; `None` if the site is unknown. Read it anew for each session, and a change
-    /// needs no restart.
+    /// Loads the file of a site from the folder `sites.dir`; `None` if the site is unknown.
     ///
     /// # Errors
     /// [`Problems`] of the site's file. Refuse the site then, not the others.
     pub fn load_for(dir: &Path, site: &SiteName) -> Result<Option<Self>, Problems> {
-        let own = file_of(dir, site.as_str());
-        let path = if own.exists() { own } else { file_of(dir, DEFAULT) };
+        let [own, default] = Self::paths(dir, site);
+        let path = if own.exists() { own } else { default };
         if path.exists() { Self::load(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// Where the file of a site may be: its own, and the one for sites without their own.
+    pub fn paths(dir: &Path, site: &SiteName) -> [PathBuf; 2] {
+        [file_of(dir, site.as_str()), file_of(dir, DEFAULT)]
     }
 
     /// What is wrong in any of the site files of a folder, and files that are no site's.
@@ -57,14 +65,14 @@ impl SiteFile {
     }
 
     fn load(path: &Path) -> Result<Self, Problems> {
-        let reference = Reference { name: "site.toml", text: SITE_REFERENCE };
         let no_environment: [(OsString, OsString); 0] = [];
-        let (file, _warnings) = load::load(&reference, path, no_environment, Self::read)?;
+        let (file, _warnings) = load::load(&REFERENCE, path, no_environment, Self::read)?;
         Ok(file)
     }
 
     pub(crate) fn read(table: &Table<'_>) -> Result<Self, Reported> {
-        Ok(Self { enabled: table.required("enabled", parse::boolean)? })
+        let (enabled, settings) = (table.required("enabled", parse::boolean), SiteSettings::read(table));
+        Ok(Self { enabled: enabled?, settings: settings? })
     }
 }
 

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::str::FromStr;
 
 use spillway_config::units::{BitRate, ByteSize, parse_duration};
-use spillway_config::{AgentConfig, CollectorConfig, HostPort, Problems, SiteFile};
-use spillway_proto::SiteName;
+use jiff::Timestamp;
+use spillway_config::{AgentConfig, CollectorConfig, HostPort, Problems, SiteFile, SiteSettings};
+use spillway_proto::{SiteName, limits};
 
 /// The first byte says what the rest is.
 pub fn run(data: &[u8]) {
@@ -16,6 +17,7 @@ pub fn run(data: &[u8]) {
         2 => {
             let site = SiteName::parse("fuzz").expect("a site");
             file(rest, |path| SiteFile::load_for(path.parent().unwrap_or(path), &site).map(drop));
+            settings(&String::from_utf8_lossy(rest));
         }
         _ => units(&String::from_utf8_lossy(rest)),
     }
@@ -30,6 +32,21 @@ fn file(text: &[u8], load: impl FnOnce(&Path) -> Result<(), Problems>) {
         assert!(!problem.what.is_empty() && !problem.fix.is_empty(), "{problem:?}");
     }
     assert!(!problems.to_string().is_empty());
+}
+
+/// What a site is told: either end understands what the other one writes.
+fn settings(text: &str) {
+    let Ok(settings) = SiteSettings::parse(text) else { return };
+    let written = settings.to_text();
+    assert!(written.len() <= limits::MAX_SETTINGS);
+    assert_eq!(SiteSettings::parse(&written).as_ref(), Ok(&settings), "{written}");
+    // Whatever the timetable, it can be looked up at any time.
+    let plan = settings.limits(None);
+    for second in [i64::from(i32::MIN), 0, 1_772_000_000, 1_772_000_000 + text.len() as i64 * 997, i64::from(i32::MAX)] {
+        let now = Timestamp::from_second(second).expect("within a century or so");
+        let next = plan.now(now, None).until;
+        assert!(next.is_none_or(|next| next > now), "{now} {next:?}");
+    }
 }
 
 /// What is accepted can be printed and read again, and means the same.

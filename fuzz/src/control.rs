@@ -62,7 +62,7 @@ fn agent(bytes: &[u8], bound: usize) {
             }
         }
         AgentMessage::Open(open) => assert!(open.source.partition.index() < open.partition_count),
-        AgentMessage::CloseLane(_) | AgentMessage::Flush => {}
+        AgentMessage::CloseLane(_) | AgentMessage::Flush | AgentMessage::SettingsReport(_) => {}
     }
     same(bytes, |out| message.encode(out));
 }

@@ -3,7 +3,10 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -37,6 +40,7 @@ pub struct LinkClient {
     endpoint: Endpoint,
     config: ClientConfig,
     settings: LinkSettings,
+    metered: AtomicBool,
     counters: Arc<WireCounters>,
     cap: RateCap,
     memory: LineMemory,
@@ -63,7 +67,7 @@ impl LinkClient {
         let prober = Prober::new(Arc::clone(&socket));
         let socket: Arc<dyn AsyncUdpSocket> = socket;
         let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, runtime).map_err(Error::Bind)?;
-        Ok(Self { endpoint, config, settings: settings.clone(), counters, cap, memory, prober })
+        Ok(Self { endpoint, config, settings: settings.clone(), metered: AtomicBool::new(false), counters, cap, memory, prober })
     }
 
     /// Dials `host` (a name or an IP address; the collector's certificate must carry it), trying its addresses as
@@ -123,7 +127,8 @@ impl LinkClient {
 
     fn attempt(&self, address: SocketAddr, name: String) -> impl Future<Output = Result<Connection, DialError>> + Send + use<> {
         let (endpoint, mut config, handshake_timeout) = (self.endpoint.clone(), self.config.clone(), self.settings.handshake_timeout);
-        config.transport_config(self.settings.transport(&self.memory));
+        let settings = if self.metered.load(Relaxed) { self.settings.clone().metered() } else { self.settings.clone() };
+        config.transport_config(settings.transport(&self.memory));
         let prober = self.prober.clone();
         async move {
             let began = Instant::now();
@@ -163,6 +168,11 @@ impl LinkClient {
     /// The handle that replaces the cap on bytes sent.
     pub fn cap(&self) -> RateCap {
         self.cap.clone()
+    }
+
+    /// Connections from now on are made for a line that is paid by the byte, or not: [`LinkSettings::metered`].
+    pub fn set_metered(&self, metered: bool) {
+        self.metered.store(metered, Relaxed);
     }
 
     /// What the line delivers and how long it is, by the last connection that filled it; `None` before, and with another congestion control than ours.

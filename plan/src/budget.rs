@@ -22,7 +22,7 @@ const LEAVE_BYTES: u64 = 8 * 1024;
 const FORECAST_LEAST: SignedDuration = SignedDuration::from_hours(1);
 
 /// Bytes on the wire for a day, for a month, or both.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Budget {
     /// Where days and months begin.
     pub calendar: Calendar,

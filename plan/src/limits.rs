@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::{Budget, Counter, Open, Rate, Timetable};
 
 /// Everything that limits what a site sends.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// `link.rate_max` of the agent's own configuration.
     pub own: Rate,

@@ -24,9 +24,9 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Goes on from what was on disk; the process has used nothing yet.
-    pub fn new(counter: Counter) -> Self {
-        Self { counter, seen: 0, durable: 0, writing: None, stale: false }
+    /// Goes on from what was on disk; what the process has used so far, `total`, is in it or does not count.
+    pub fn new(counter: Counter, total: u64) -> Self {
+        Self { counter, seen: total, durable: total, writing: None, stale: false }
     }
 
     /// The process has used `total` bytes since it began, at `now`; `elapsed` is the time since the last call by a clock that does not step.

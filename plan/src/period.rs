@@ -8,7 +8,7 @@ use crate::timetable::moment;
 pub const MONTH_BEGINS_MAX: i8 = 28;
 
 /// Where days and months begin.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Calendar {
     zone: TimeZone,
     month_begins: i8,

@@ -29,7 +29,7 @@ pub const CHANGES_MAX: usize = 7 * 24 * 4;
 const DAYS_BACK: i64 = 9;
 
 /// Rates by the hours of the week, in a time zone.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timetable {
     zone: TimeZone,
     /// In the order of the week; no two at the same time. Never empty.
@@ -52,6 +52,11 @@ impl Timetable {
     /// The first mistake, with the number of its text (from 0).
     pub fn parse(zone: TimeZone, texts: &[&str], rate: impl Fn(&str) -> Result<Rate, Flaw>) -> Result<Self, Error> {
         Ok(Self { zone, changes: parse::changes(texts, rate)? })
+    }
+
+    /// Whether nothing may ever be sent.
+    pub fn is_always_off(&self) -> bool {
+        self.changes.iter().all(|change| change.rate == Rate::Off)
     }
 
     /// The rate that holds at `at`.

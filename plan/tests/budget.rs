@@ -41,7 +41,7 @@ struct Site {
 impl Site {
     fn new(seed: u64, budget: Budget) -> Self {
         let time = "2026-02-10T05:00:00Z".parse().unwrap();
-        let meter = Meter::new(Counter::new(&budget.calendar, time));
+        let meter = Meter::new(Counter::new(&budget.calendar, time), 0);
         Self {
             rng: StdRng::seed_from_u64(seed),
             disk: None,
@@ -77,7 +77,7 @@ impl Site {
             Some(text) => Counter::from_text(text).unwrap(),
             None => Counter::new(&self.budget.calendar, self.clock()),
         };
-        (self.meter, self.total) = (Meter::new(counter), 0);
+        (self.meter, self.total) = (Meter::new(counter, 0), 0);
     }
 
     /// One look of the agent, and what it sends until the next one.

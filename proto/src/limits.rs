@@ -15,6 +15,9 @@ pub const MAX_ACKS: usize = 4096;
 /// Longest text for people in a message (versions, details), in bytes. Longer texts are cut by the sender.
 pub const MAX_TEXT: usize = 1024;
 
+/// Longest text of a site's settings, in bytes. A timetable with a change every quarter of an hour takes half of it.
+pub const MAX_SETTINGS: usize = 16 * 1024;
+
 /// Most lanes that a session may hold open. A gateway's Kafka holds hundreds of partitions, not tens of thousands.
 pub const MAX_LANES: usize = 20_000;
 

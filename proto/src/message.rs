@@ -1,18 +1,21 @@
 //! Messages of the control stream: `u32` length (type and body), `u8` type, body.
 //!
-//! Types 0x01-0x3f go from agent to collector, 0x81-0xbf back. A type with bit 0x40 set that is not known is skipped, so that later versions can
+//! Types 0x01-0x7f go from agent to collector, 0x81-0xff back. A type with bit 0x40 set that is not known is skipped, so that later versions can
 //! add messages that older peers may ignore; any other unknown type ends the session. A known body is read whole: bytes left over are an error.
 //!
 //! | module | what it is for |
 //! |---|---|
 //! | `agent` | what the agent says |
 //! | `collector` | what the collector says |
+//! | `settings` | a site's settings, and what it made of them |
 
 mod agent;
 mod collector;
+mod settings;
 
 pub use agent::{AgentMessage, Hello, OpenLane};
 pub use collector::{CollectorMessage, Hold, HoldReason, ResumePoint, Welcome};
+pub use settings::{Settings, SettingsOutcome, SettingsReport, revision};
 
 use crate::codec::{DecodeError, Reader};
 use crate::limits;

@@ -10,7 +10,10 @@ use std::fmt::Write;
 use bytes::Bytes;
 use spillway_proto::compress::{Compressor, Decompressor};
 use spillway_proto::frame::{EncodedFrame, Frame, FrameBuilder, GapReason, SectionKind};
-use spillway_proto::message::{AgentMessage, CollectorMessage, Hello, Hold, HoldReason, MessageBuffer, OpenLane, ResumePoint, Welcome};
+use spillway_proto::message::{
+    AgentMessage, CollectorMessage, Hello, Hold, HoldReason, MessageBuffer, OpenLane, ResumePoint, Settings, SettingsOutcome,
+    SettingsReport, Welcome, revision,
+};
 use spillway_proto::progress::{Position, ProgressKey, SessionMarker};
 use spillway_proto::record::RecordWriter;
 use spillway_proto::{Lane, NextOffset, Offset, Partition, SiteName, TopicId, TopicName, TopicPartition};
@@ -30,12 +33,15 @@ fn site() -> SiteName {
 }
 
 fn agent_messages() -> Vec<(&'static str, AgentMessage)> {
+    let report =
+        SettingsReport { revision: revision("[link]\n"), outcome: SettingsOutcome::RolledBack, detail: "no contact for 90 s".into() };
     let open = OpenLane { lane: Lane(300), source: source(), topic_id: TopicId([0xab; 16]), partition_count: 8 };
     vec![
         ("agent.hello", AgentMessage::Hello(Hello { min_version: 1, max_version: 1, software: "0.1.0".into() })),
         ("agent.open", AgentMessage::Open(open)),
         ("agent.close_lane", AgentMessage::CloseLane(Lane(300))),
         ("agent.flush", AgentMessage::Flush),
+        ("agent.settings_report", AgentMessage::SettingsReport(report)),
         ("agent.ignorable", AgentMessage::Ignored(0x7f)),
     ]
 }
@@ -43,6 +49,8 @@ fn agent_messages() -> Vec<(&'static str, AgentMessage)> {
 fn collector_messages() -> Vec<(&'static str, CollectorMessage)> {
     let welcome = Welcome { version: 1, software: "0.1.0".into(), max_frame_raw_bytes: 16 << 20, max_in_flight_bytes: 16 << 20 };
     let recreated = ResumePoint::Recreated { previous: TopicId([0xcd; 16]), next: next(1005) };
+    let text = "[link]\nrate_max = \"512kbit\"\n";
+    let settings = Settings { revision: revision(text), text: text.into() };
     let hold = Hold { lane: Lane(2), next: next(77), reason: HoldReason::RecordTooLarge, detail: "raise max.message.bytes".into() };
     vec![
         ("collector.welcome", CollectorMessage::Welcome(welcome)),
@@ -52,6 +60,8 @@ fn collector_messages() -> Vec<(&'static str, CollectorMessage)> {
         ("collector.ack", CollectorMessage::Ack(vec![(Lane(1), next(10)), (Lane(300), next(1 << 40))])),
         ("collector.hold", CollectorMessage::Hold(hold)),
         ("collector.retry", CollectorMessage::Retry(Lane(2))),
+        ("collector.settings", CollectorMessage::Settings(settings)),
+        ("collector.settings_seen", CollectorMessage::SettingsSeen(revision(""))),
         ("collector.ignorable", CollectorMessage::Ignored(0xc0)),
     ]
 }

@@ -203,6 +203,7 @@ pub fn agent(dir: &Path, name: &str, site: &str, pki: &Pki, identity: &Identity,
     config.set("topics.refresh_interval", "1s");
     config.set("link.redial_max", "1s");
     // Beside its file.
+    config.set("state_dir", format!("{name}-state"));
     config.set("spill.dir", format!("{name}-spill"));
     Program::new(name, "spillway-agent", dir, admin, config)
 }

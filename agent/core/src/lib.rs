@@ -5,6 +5,7 @@ pub mod forecast;
 pub mod lane;
 pub mod ledger;
 pub mod redial;
+pub mod settings;
 pub mod silence;
 pub mod spool;
 pub mod start;

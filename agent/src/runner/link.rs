@@ -119,7 +119,7 @@ impl Runner {
         }
     }
 
-    fn session_over(&mut self, disposition: spillway_proto::close::Disposition) {
+    pub(super) fn session_over(&mut self, disposition: spillway_proto::close::Disposition) {
         self.ledger.session_closed();
         if let Some(spill) = &mut self.spill {
             spill.spool.session_closed(&mut self.ledger);
@@ -148,6 +148,7 @@ impl Runner {
     fn on_message(&mut self, message: CollectorMessage) -> Result<(), ledger::Error> {
         let now = Instant::now();
         self.silence.end(now);
+        self.on_heard();
         match message {
             CollectorMessage::Resume { lane, resume } => match self.ledger.resume(lane, resume, now)? {
                 Resumed::Begin(source) => self.begin(lane, *source, resume),
@@ -165,7 +166,8 @@ impl Runner {
             CollectorMessage::Hold(hold) => self.on_hold(hold, now)?,
             CollectorMessage::Retry(lane) => self.on_retry(lane),
             // A second welcome changes nothing: the first one's terms hold.
-            CollectorMessage::Welcome(_) | CollectorMessage::Ignored(_) => {}
+            CollectorMessage::Settings(settings) => self.on_settings(settings),
+            CollectorMessage::Welcome(_) | CollectorMessage::SettingsSeen(_) | CollectorMessage::Ignored(_) => {}
         }
         Ok(())
     }

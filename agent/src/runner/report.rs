@@ -60,6 +60,8 @@ impl Runner {
         metrics.wire_bytes.get_or_create(&DirectionLabels { direction: "sent" }).inc_by(sent - self.wire.0);
         metrics.wire_bytes.get_or_create(&DirectionLabels { direction: "received" }).inc_by(received - self.wire.1);
         self.wire = (sent, received);
+        self.step_plan_metrics();
+        let metrics = &self.parts.metrics;
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         let mut held = 0;
         let oldest_spilled = self.spill.as_ref().filter(|spill| spill.spool.is_in_use()).and_then(|spill| spill.usage.oldest_ms);
@@ -111,6 +113,7 @@ impl Runner {
             unacked_records: self.ledger.unacked_records(),
             budget_bytes: self.parts.budget.total(),
             spill: self.spill_status(),
+            plan: self.parts.plan.status(),
             last_ack_seconds: self.last_ack.map(|at| at.elapsed().as_secs_f64()),
             partitions: self.ledger.partitions().map(|(lane, book)| self.partition_status(lane.0, book)).collect(),
             gaps: self.gaps.iter().cloned().collect(),
@@ -214,7 +217,9 @@ impl Runner {
 
     fn unhealthy(&self) -> Option<String> {
         let stalled = self.ledger.stalled_for(Instant::now());
-        (self.session.is_some() && stalled > STALLED).then(|| {
+        // Where the plan holds data, waiting is what was asked for.
+        let may_send = self.parts.plan.is_open_for(u8::MAX);
+        (self.session.is_some() && may_send && stalled > STALLED).then(|| {
             format!(
                 "{} records wait, the link is up, and nothing was acknowledged for {} s: look at the collector and the central Kafka",
                 self.ledger.unacked_records(),

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use spillway_agent_core::batcher::caught_up_linger;
 use spillway_agent_core::lane::AfterDrain;
+use spillway_plan::Why;
 use spillway_proto::compress::Compressor;
 use spillway_proto::frame::{FrameBuilder, SectionKind};
 use spillway_proto::limits;
@@ -51,6 +52,7 @@ impl Runner {
         if self.drain.is_none() {
             self.commit(now);
         }
+        self.tick_plan();
         self.tell_linger()?;
         self.ask_for_life(now);
         self.tick_spill(now);
@@ -65,7 +67,8 @@ impl Runner {
             return Ok(());
         };
         let link = &self.parts.config.link;
-        let linger = caught_up_linger(link.frame_linger, session.rtt(), link.rate_max.is_some());
+        let is_limited = self.parts.plan.decision().why != Why::Nothing;
+        let linger = caught_up_linger(link.frame_linger, session.rtt(), is_limited);
         if linger.abs_diff(self.linger) >= LINGER_STEP {
             self.parts.source.command(Command::CaughtUpLinger(linger))?;
             self.linger = linger;
@@ -134,7 +137,7 @@ impl Runner {
     }
 
     fn send_frames(&mut self) {
-        let Some(session) = &self.session else {
+        let Some(session) = self.session.as_ref().filter(|_| self.parts.plan.is_open_for(u8::MAX)) else {
             return;
         };
         while self.sending < MAX_SENDING {
@@ -161,6 +164,8 @@ impl Runner {
     /// A flush costs nothing where there is nothing to commit, and whoever has no session of ours answers it with a reset.
     fn ask_for_life(&mut self, now: Instant) {
         if let Some(session) = &self.session
+            // What is held by the plan is not waited for, and asking costs bytes.
+            && self.parts.plan.is_open_for(u8::MAX)
             && self.silence.must_ask(now, !self.ledger.is_empty())
         {
             session.say(AgentMessage::Flush);

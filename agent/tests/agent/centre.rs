@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use spillway_link::{Identity, IdentityFiles, LinkServer, LinkSettings, Role};
 use spillway_proto::frame::GapReason;
+use spillway_proto::message::{CollectorMessage, Settings, SettingsReport, revision};
 use spillway_proto::{CloseCode, Lane, TopicId};
 use tempfile::TempDir;
 use tokio::sync::broadcast;
@@ -36,6 +37,12 @@ pub(crate) struct State {
     withhold_acks: bool,
     raw_bytes: u64,
     away: bool,
+    /// What sites are told.
+    settings: Option<Settings>,
+    /// Settings under which the line is gone.
+    cuts_off: Option<u64>,
+    /// What the site said of it.
+    pub(crate) reports: Vec<SettingsReport>,
     /// Attempts to connect while it was away.
     pub(crate) refusals: usize,
 }
@@ -114,6 +121,20 @@ impl Centre {
     /// Writes the three files of a site.
     pub(crate) fn issue(&self, site: &str, folder: &Path) {
         issue(&self.issuer, &self.ca, site, ExtendedKeyUsagePurpose::ClientAuth, folder);
+    }
+
+    /// Settings with this text cut the line, once they are in force.
+    pub(crate) fn cut_off_by(&self, text: &str) {
+        lock(&self.state).cuts_off = Some(revision(text));
+    }
+
+    /// Tells the site its settings, in this session and the next ones.
+    pub(crate) fn tell(&self, text: &str) {
+        let settings = Settings { revision: revision(text), text: text.to_owned() };
+        let mut bytes = Vec::new();
+        CollectorMessage::Settings(settings.clone()).encode(&mut bytes);
+        lock(&self.state).settings = Some(settings);
+        drop(self.orders.send(Order::Say(bytes, 1)));
     }
 
     pub(crate) fn state(&self) -> State {

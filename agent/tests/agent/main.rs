@@ -4,6 +4,7 @@
 
 mod centre;
 mod hostile;
+mod plan;
 mod site;
 mod spill;
 

@@ -12,6 +12,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedPr
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use spillway_agent::runner::Ended;
 use spillway_agent::{check, service, spill_tools};
+use spillway_agent_core::settings::Patience;
 use spillway_broker::{Broker, BrokerOptions};
 use spillway_config::AgentConfig;
 use tempfile::TempDir;
@@ -30,6 +31,8 @@ pub(crate) struct Site {
     admin: AdminClient<DefaultClientContext>,
     /// Of the agents started from now on.
     pub(crate) commit_interval: &'static str,
+    /// Where the agents started from now on answer.
+    pub(crate) admin_listen: String,
     /// What was produced, by topic and partition, in order.
     produced: BTreeMap<(String, i32), Vec<String>>,
     count: u64,
@@ -90,6 +93,7 @@ impl Site {
             broker,
             folder,
             commit_interval: "1s",
+            admin_listen: "off".to_owned(),
             produced: BTreeMap::new(),
             count: 0,
         }
@@ -97,9 +101,14 @@ impl Site {
 
     /// Runs the agent; `more` is put at the end of its file, or replaces a table.
     pub(crate) fn agent(&self, more: &str) -> Agent {
+        self.agent_with(more, Patience::default())
+    }
+
+    /// As [`Self::agent`], with another patience with new settings of the centre.
+    pub(crate) fn agent_with(&self, more: &str, patience: Patience) -> Agent {
         let config = AgentConfig::load(&self.file(more), self.environment()).unwrap_or_else(|problems| panic!("{problems}"));
         let stop = CancellationToken::new();
-        Agent { running: tokio::spawn(service::run(config, stop.clone())), stop }
+        Agent { running: tokio::spawn(service::run_with(config, patience, stop.clone())), stop }
     }
 
     /// What the agent's `check` tells; `more` as for [`Self::agent`].
@@ -134,11 +143,13 @@ impl Site {
         path
     }
 
-    fn environment(&self) -> [(&'static str, String); 3] {
+    fn environment(&self) -> [(&'static str, String); 5] {
         [
             ("SPILLWAY_KAFKA__BOOTSTRAP_SERVERS", self.broker.bootstrap()),
             ("SPILLWAY_KAFKA__COMMIT_INTERVAL", self.commit_interval.to_owned()),
             ("SPILLWAY_SPILL__DIR", "spill".to_owned()),
+            ("SPILLWAY_STATE_DIR", "state".to_owned()),
+            ("SPILLWAY_ADMIN__LISTEN", self.admin_listen.clone()),
         ]
     }
 

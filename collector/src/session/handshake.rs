@@ -1,17 +1,16 @@
 //! Who is there, and may it come in.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{Connection, Incoming, RecvStream, SendStream};
-use spillway_config::SiteFile;
 use spillway_link::{Explanation, Side, explain, site_name};
 use spillway_proto::message::{self, AgentMessage, Hello};
 use spillway_proto::{CloseCode, SiteName};
 
 use super::control::{ControlError, ControlReader};
 use super::{Refused, limits};
+use crate::sites::{SiteWatch, Sites};
 
 /// A peer that may come in.
 #[derive(Debug)]
@@ -20,6 +19,8 @@ pub struct Greeted {
     pub connection: Connection,
     /// Its name, from its certificate.
     pub site: SiteName,
+    /// Its file; `None` where sites have none.
+    pub file: Option<SiteWatch>,
     /// The protocol version that both speak.
     pub version: u8,
     /// What it said of itself.
@@ -54,7 +55,7 @@ pub enum Rejected {
 }
 
 /// Takes a peer through TLS, its certificate's name, its site file and its hello.
-pub async fn greet(incoming: Incoming, sites: Option<&Path>, handshake_timeout: Duration) -> Result<Greeted, Rejected> {
+pub async fn greet(incoming: Incoming, sites: &Arc<Sites>, handshake_timeout: Duration) -> Result<Greeted, Rejected> {
     let connecting = incoming.accept().map_err(|error| no_connection(&error))?;
     let connection = match tokio::time::timeout(handshake_timeout, connecting).await {
         Ok(connection) => connection.map_err(|error| no_connection(&error))?,
@@ -67,7 +68,7 @@ pub async fn greet(incoming: Incoming, sites: Option<&Path>, handshake_timeout: 
     let refuse = |site, refused| Rejected::Refused { connection: connection.clone(), site, refused };
     let site = site_name(&connection)
         .map_err(|error| refuse(None, Refused::new(CloseCode::SiteNameInvalid, spillway_ops::exit::chain(&error))))?;
-    check_site(&site, sites.map(Path::to_owned)).await.map_err(|refused| refuse(Some(site.clone()), refused))?;
+    let file = sites.admit(&site).await.map_err(|refused| refuse(Some(site.clone()), refused))?;
     let greeted = tokio::time::timeout(limits::HELLO_TIMEOUT, hello(&connection)).await;
     let greeted = greeted.unwrap_or_else(|_| {
         let reason = format!("no hello within {:?}", limits::HELLO_TIMEOUT);
@@ -83,7 +84,7 @@ pub async fn greet(incoming: Incoming, sites: Option<&Path>, handshake_timeout: 
         let reason = format!("the agent speaks versions {min} to {max}, this collector {} to {}", message::MIN_VERSION, message::VERSION);
         return Err(refuse(Some(site), Refused::new(CloseCode::VersionUnsupported, reason)));
     };
-    Ok(Greeted { connection, site, version, hello, control, send })
+    Ok(Greeted { connection, site, file, version, hello, control, send })
 }
 
 /// The first message of the first stream; `None` when the connection is gone.
@@ -104,24 +105,6 @@ async fn hello(connection: &Connection) -> Result<(ControlReader, SendStream, He
     }
 }
 
-/// The site's own word in the collector's configuration. Read anew for each session, so that a change needs no restart.
-async fn check_site(site: &SiteName, sites: Option<PathBuf>) -> Result<(), Refused> {
-    let Some(dir) = sites.map(Arc::new) else {
-        return Ok(());
-    };
-    let (name, folder) = (site.clone(), Arc::clone(&dir));
-    let loaded = tokio::task::spawn_blocking(move || SiteFile::load_for(&folder, &name)).await;
-    match loaded {
-        Ok(Ok(Some(SiteFile { enabled: true, .. }))) => Ok(()),
-        Ok(Ok(Some(_))) => {
-            Err(Refused::new(CloseCode::SiteDisabled, format!("the file of site {site} in {} says enabled = false", dir.display())))
-        }
-        Ok(Ok(None)) => Err(Refused::new(CloseCode::SiteUnknown, format!("{} has neither {site}.toml nor default.toml", dir.display()))),
-        Ok(Err(problems)) => Err(Refused::new(CloseCode::SiteFileInvalid, problems.to_string())),
-        Err(error) => Err(Refused::new(CloseCode::Internal, format!("reading the site's file: {error}"))),
-    }
-}
-
 fn no_connection(error: &quinn::ConnectionError) -> Rejected {
     let Explanation { what, fix, reason, .. } = explain(error, Side::Collector);
     Rejected::NoConnection { what, fix, reason }
@@ -133,6 +116,7 @@ fn kind(message: &AgentMessage) -> &'static str {
         AgentMessage::Open(_) => "open",
         AgentMessage::CloseLane(_) => "close lane",
         AgentMessage::Flush => "flush",
+        AgentMessage::SettingsReport(_) => "settings report",
         AgentMessage::Ignored(_) => "unknown",
     }
 }

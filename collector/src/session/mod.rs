@@ -11,6 +11,7 @@
 //! | [`run`] | the session's loop |
 //! | [`lanes`] | lanes announced, topics made ready, positions told |
 //! | [`refusals`] | the log lines about those that may not come in |
+//! | `told` | the site's settings, and what it answers |
 //! | [`held`] | partitions whose record the central Kafka refuses, and when they are tried again |
 //!
 //! The session's loop owns the sequencer and both directions of the control stream; the writer's thread owns the transaction. Between
@@ -28,6 +29,7 @@ pub mod outgoing;
 pub mod refusals;
 pub mod registry;
 pub mod run;
+mod told;
 
 /// How a session ends on our side: the close code and what happened, for the log and the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]

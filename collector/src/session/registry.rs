@@ -36,6 +36,19 @@ pub struct Shown {
     pub last_commit: Option<Timestamp>,
     /// Source partitions that stand still, each with why.
     pub held: BTreeMap<String, String>,
+    /// What became of the settings that the site was sent.
+    pub settings: Option<SettingsStatus>,
+}
+
+/// What a site was told, in `/status`.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct SettingsStatus {
+    /// Revision of the settings, in hexadecimal digits.
+    pub revision: String,
+    /// `sent`, or what the site said of them: `trying`, `accepted`, `refused`, `rolled_back`.
+    pub outcome: String,
+    /// Why they were refused or given up; else empty.
+    pub detail: String,
 }
 
 /// One site in `/status`.
@@ -59,6 +72,9 @@ pub struct SiteStatus {
     pub held_bytes: usize,
     /// Source partitions that stand still, each with why.
     pub held: BTreeMap<String, String>,
+    /// What the site was told, and what it did with it; `None` where sites have no files.
+    #[serde(default)]
+    pub settings: Option<SettingsStatus>,
 }
 
 /// All sessions, one a site.
@@ -135,6 +151,7 @@ impl Entry {
             }),
             held_bytes: self.custody.held(),
             held: shown.held,
+            settings: shown.settings,
         }
     }
 }

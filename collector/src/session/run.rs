@@ -20,10 +20,12 @@ use super::lanes::{Lanes, Prepared};
 use super::outgoing::Outgoing;
 use super::refusals::Refusals;
 use super::registry::{Entry, Registry};
+use super::told::Told;
 use super::{Refused, limits};
 use crate::centre::Centre;
 use crate::custody::{Custody, HeldFrame};
 use crate::metrics::ReasonLabel;
+use crate::sites::Sites;
 use crate::writer::inbox::{Command, Ending, Inbox};
 use crate::writer::{self, Event};
 
@@ -34,6 +36,8 @@ pub struct Shared {
     pub centre: Arc<Centre>,
     /// Live sessions.
     pub registry: Registry,
+    /// The site files.
+    pub sites: Arc<Sites>,
     /// Refusals told in the log.
     pub refusals: Refusals,
     /// `session.max_frame_bytes`.
@@ -47,7 +51,7 @@ pub struct Shared {
 }
 
 /// How a session's loop ended.
-enum Over {
+pub(super) enum Over {
     /// The connection is gone.
     Lost,
     /// We close it.
@@ -56,14 +60,14 @@ enum Over {
     ShuttingDown,
 }
 
-struct Session {
-    shared: Arc<Shared>,
-    site: SiteName,
-    entry: Arc<Entry>,
+pub(super) struct Session {
+    pub(super) shared: Arc<Shared>,
+    pub(super) site: SiteName,
+    pub(super) entry: Arc<Entry>,
     connection: Connection,
     control: ControlReader,
     send: SendStream,
-    outgoing: Outgoing,
+    pub(super) outgoing: Outgoing,
     sequencer: Sequencer<HeldFrame>,
     ready: Vec<Ready<HeldFrame>>,
     lanes: Lanes,
@@ -71,11 +75,12 @@ struct Session {
     inbox: Arc<Inbox>,
     events: mpsc::Receiver<Event>,
     arrivals: mpsc::Receiver<Arrival>,
+    pub(super) told: Told,
 }
 
 /// Runs a session to its end, the connection's close included.
 pub async fn run(shared: Arc<Shared>, greeted: Greeted) {
-    let Greeted { connection, site, version, hello, control, send } = greeted;
+    let Greeted { connection, site, file, version, hello, control, send } = greeted;
     let meters = shared.centre.meters.clone();
     let limit = shared.max_inflight_bytes + shared.max_frame_bytes;
     let custody = Custody::new(limit, meters.held_bytes.clone());
@@ -100,7 +105,8 @@ pub async fn run(shared: Arc<Shared>, greeted: Greeted) {
         max_in_flight_bytes: shared.max_inflight_bytes as u64,
     }));
     let centre = &shared.centre;
-    let session = Session {
+    let mut session = Session {
+        told: Told::new(file),
         lanes: Lanes::new(site.clone(), centre.policy.clone(), centre.topics.clone()),
         held: Held::new(centre.topics.clone()),
         sequencer: Sequencer::new(limit),
@@ -116,6 +122,7 @@ pub async fn run(shared: Arc<Shared>, greeted: Greeted) {
         events,
         arrivals,
     };
+    session.tell_settings();
     match started {
         Ok(()) => session.run().await,
         Err(error) => session.close(&Refused::new(CloseCode::Internal, format!("no thread for the site's writer: {error}"))),
@@ -167,6 +174,7 @@ impl Session {
                 written = write(&mut self.send, &mut self.outgoing) => written,
                 step = self.held.next() => { self.on_held(step); Ok(()) }
                 prepared = self.lanes.prepared() => { self.on_prepared(prepared); Ok(()) }
+                () = self.told.changed() => self.on_site_file(),
                 message = self.control.next() => self.on_message(message),
                 Some(arrival) = self.arrivals.recv() => self.on_arrival(arrival),
             };
@@ -207,6 +215,10 @@ impl Session {
             Ok(AgentMessage::CloseLane(_) | AgentMessage::Ignored(_)) => Ok(()),
             Ok(AgentMessage::Flush) => {
                 self.inbox.push(Command::Flush);
+                Ok(())
+            }
+            Ok(AgentMessage::SettingsReport(report)) => {
+                self.on_report(report);
                 Ok(())
             }
             Ok(AgentMessage::Hello(_)) => Err(Over::Close(Refused::new(CloseCode::ProtocolViolation, "a second hello"))),

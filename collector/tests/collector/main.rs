@@ -11,3 +11,4 @@ mod moves;
 mod real;
 mod sessions;
 mod support;
+mod told;

@@ -17,6 +17,15 @@ pub(crate) fn rate_text(bits: u64) -> String {
     NonZeroU64::new(bits).map(BitRate::from_bits_per_second).map_or_else(|| "0bit".to_owned(), |rate| rate.to_string())
 }
 
+/// A rate, `off` or `unlimited`, as a timetable writes it.
+pub fn rate_or_off(rate: spillway_plan::Rate) -> String {
+    match rate {
+        spillway_plan::Rate::Off => "off".to_owned(),
+        spillway_plan::Rate::Limited(bits) => BitRate::from_bits_per_second(bits).to_string(),
+        spillway_plan::Rate::Unlimited => BitRate::limit_text(None),
+    }
+}
+
 /// Why a text is not a quantity. `Display` says what is wrong, [`Error::fix`] what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {

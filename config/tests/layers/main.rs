@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod site;
 mod spill;
 
 use std::ffi::OsString;
@@ -15,7 +16,7 @@ use proptest::prelude::*;
 use spillway_config::units::{BitRate, ByteSize};
 use spillway_config::{
     AGENT_REFERENCE, AdminConfig, AgentConfig, CollectorConfig, LogFormat, OnGap, Problems, SaslMechanism, SecurityProtocol, SiteFile,
-    StartFrom, WhenFull,
+    SiteSettings, StartFrom, WhenFull,
 };
 use spillway_proto::SiteName;
 use tempfile::TempDir;
@@ -317,11 +318,11 @@ fn a_site_has_its_own_file_or_the_default_or_is_unknown() {
     fs::create_dir(&dir).unwrap();
     let load = |site: &str| SiteFile::load_for(&dir, &SiteName::parse(site).unwrap());
     folder.write("sites.d/plant-7.toml", "enabled = false\n", 0o644);
-    assert_eq!(load("plant-7"), Ok(Some(SiteFile { enabled: false })));
+    assert_eq!(load("plant-7"), Ok(Some(SiteFile { enabled: false, settings: SiteSettings::default() })));
     assert_eq!(load("plant-8"), Ok(None));
     folder.write("sites.d/default.toml", "", 0o644);
-    assert_eq!(load("plant-8"), Ok(Some(SiteFile { enabled: true })));
-    assert_eq!(load("plant-7"), Ok(Some(SiteFile { enabled: false })));
+    assert_eq!(load("plant-8"), Ok(Some(SiteFile { enabled: true, settings: SiteSettings::default() })));
+    assert_eq!(load("plant-7"), Ok(Some(SiteFile { enabled: false, settings: SiteSettings::default() })));
     assert_eq!(folder.collector(&[]).unwrap().warnings, []);
 
     folder.write("sites.d/plant-9.toml", "enabled = 1\n", 0o644);

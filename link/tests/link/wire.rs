@@ -10,7 +10,7 @@ use std::{
 };
 
 use quinn::Connection;
-use spillway_link::{BitRate, Counting, LinkClient, LinkServer, LinkSettings, RateCap};
+use spillway_link::{BitRate, Counting, LinkClient, LinkServer, LinkSettings, MtuDiscovery, RateCap};
 use tokio::{net::UdpSocket, time::Instant};
 
 use crate::common::{Authority, Made};
@@ -187,7 +187,10 @@ async fn no_ten_seconds_are_more_than_two_percent_over_whatever_is_lost() {
             let began = Instant::now();
             let cap = RateCap::new(BitRate::new(bits));
             cap.set_counting(counting);
-            let settings = LinkSettings { mtu_discovery: bits > 256_000, ..slow(LinkSettings::agent()) };
+            let settings = LinkSettings {
+                mtu_discovery: if bits > 256_000 { MtuDiscovery::Often } else { MtuDiscovery::Never },
+                ..slow(LinkSettings::agent())
+            };
             let line = Line::open_with(cap.clone(), &settings, 2).await;
             // Two minutes of line, half a minute of the fastest.
             line.transfer(bits as usize / 8 * if bits > 1_000_000 { 30 } else { 120 }).await;

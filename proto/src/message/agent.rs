@@ -1,6 +1,7 @@
 //! What the agent says on the control stream.
 
-use super::{framed, lane, unknown};
+use super::settings::{put_report, report};
+use super::{SettingsReport, framed, lane, unknown};
 use crate::codec::{DecodeError, Reader, put_text, put_varint};
 use crate::limits;
 use crate::types::{Lane, Partition, TopicId, TopicName, TopicPartition};
@@ -16,6 +17,8 @@ pub enum AgentMessage {
     CloseLane(Lane),
     /// Nothing more comes for now: commit what is there without waiting for a fuller transaction.
     Flush,
+    /// What became of the settings that the collector has sent. Skipped by collectors that know no settings.
+    SettingsReport(SettingsReport),
     /// A message of a later version that may be skipped.
     Ignored(u8),
 }
@@ -65,6 +68,10 @@ impl AgentMessage {
                 put_varint(out, u64::from(lane.0));
             }
             Self::Flush => out.push(FLUSH),
+            Self::SettingsReport(report) => {
+                out.push(SETTINGS_REPORT);
+                put_report(out, report);
+            }
             Self::Ignored(kind) => out.push(*kind),
         });
     }
@@ -84,6 +91,7 @@ impl AgentMessage {
             OPEN => Self::Open(open_lane(&mut reader)?),
             CLOSE_LANE => Self::CloseLane(lane(&mut reader)?),
             FLUSH => Self::Flush,
+            SETTINGS_REPORT => Self::SettingsReport(report(&mut reader)?),
             kind => return unknown(kind).map(Self::Ignored),
         };
         reader.finish("the message")?;
@@ -95,6 +103,7 @@ const HELLO: u8 = 0x01;
 const OPEN: u8 = 0x02;
 const CLOSE_LANE: u8 = 0x03;
 const FLUSH: u8 = 0x04;
+const SETTINGS_REPORT: u8 = 0x41;
 
 fn open_lane(reader: &mut Reader<'_>) -> Result<OpenLane, DecodeError> {
     let lane = lane(reader)?;

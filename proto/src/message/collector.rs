@@ -1,6 +1,7 @@
 //! What the collector says on the control stream.
 
-use super::{framed, lane, unknown};
+use super::settings::{put_settings, settings};
+use super::{Settings, framed, lane, unknown};
 use crate::codec::{DecodeError, Reader, put_text, put_varint};
 use crate::frame::next_offset;
 use crate::limits;
@@ -24,6 +25,10 @@ pub enum CollectorMessage {
     Hold(Hold),
     /// What held a lane may have changed: open a new lane for its partition.
     Retry(Lane),
+    /// The site's settings. Skipped by agents that know none.
+    Settings(Settings),
+    /// A report about the settings of this revision has arrived: a sign of life for an agent that tries them.
+    SettingsSeen(u64),
     /// A message of a later version that may be skipped.
     Ignored(u8),
 }
@@ -155,6 +160,14 @@ impl CollectorMessage {
                 out.push(RETRY);
                 put_varint(out, u64::from(lane.0));
             }
+            Self::Settings(settings) => {
+                out.push(SETTINGS);
+                put_settings(out, settings);
+            }
+            Self::SettingsSeen(revision) => {
+                out.push(SETTINGS_SEEN);
+                put_varint(out, *revision);
+            }
             Self::Ignored(kind) => out.push(*kind),
         });
     }
@@ -181,6 +194,8 @@ impl CollectorMessage {
                 detail: reader.text(limits::MAX_TEXT, "detail")?.to_owned(),
             }),
             RETRY => Self::Retry(lane(&mut reader)?),
+            SETTINGS => Self::Settings(settings(&mut reader)?),
+            SETTINGS_SEEN => Self::SettingsSeen(reader.varint("revision")?),
             kind => return unknown(kind).map(Self::Ignored),
         };
         reader.finish("the message")?;
@@ -193,6 +208,8 @@ const RESUME: u8 = 0x82;
 const ACK: u8 = 0x83;
 const HOLD: u8 = 0x84;
 const RETRY: u8 = 0x85;
+const SETTINGS: u8 = 0xc1;
+const SETTINGS_SEEN: u8 = 0xc2;
 const RESUME_FRESH: u8 = 0;
 const RESUME_AT: u8 = 1;
 const RESUME_RECREATED: u8 = 2;

@@ -7,7 +7,9 @@ use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use spillway_proto::codec::Reader;
 use spillway_proto::compress::Decompressor;
 use spillway_proto::frame::{Frame, GapReason, SectionKind};
-use spillway_proto::message::{self, AgentMessage, CollectorMessage, Hold, HoldReason, MessageBuffer, ResumePoint, Welcome};
+use spillway_proto::message::{
+    self, AgentMessage, CollectorMessage, Hold, HoldReason, MessageBuffer, ResumePoint, SettingsOutcome, Welcome,
+};
 use spillway_proto::{CloseCode, Lane, NextOffset, TopicId};
 use tokio::sync::{broadcast, mpsc};
 
@@ -52,12 +54,29 @@ pub(super) async fn session(connection: Connection, state: Arc<Mutex<State>>, mu
                     let software = "test".to_owned();
                     let welcome = Welcome { version: message::VERSION, software, max_frame_raw_bytes: raw_bytes, max_in_flight_bytes: 1 << 24 };
                     say(&mut send, CollectorMessage::Welcome(welcome)).await;
+                    let settings = lock(&session.state).settings.clone();
+                    if let Some(settings) = settings {
+                        say(&mut send, CollectorMessage::Settings(settings)).await;
+                    }
                 }
                 Some(AgentMessage::Open(open)) => {
                     let answer = session.open(open);
                     say(&mut send, answer).await;
                 }
                 Some(AgentMessage::Flush) => lock(&session.state).flushes += 1,
+                Some(AgentMessage::SettingsReport(report)) => {
+                    say(&mut send, CollectorMessage::SettingsSeen(report.revision)).await;
+                    let cuts_off = {
+                        let mut state = lock(&session.state);
+                        let cuts_off = report.outcome == SettingsOutcome::Trying && state.cuts_off == Some(report.revision);
+                        state.away |= cuts_off;
+                        state.reports.push(report);
+                        cuts_off
+                    };
+                    if cuts_off {
+                        return cut(&connection);
+                    }
+                }
                 Some(AgentMessage::CloseLane(_) | AgentMessage::Ignored(_)) => {}
                 None => return,
             },

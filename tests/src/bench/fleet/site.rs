@@ -120,7 +120,10 @@ impl<'b> Session<'b> {
                 CollectorMessage::Resume { resume, .. } => session.resume(resume).await?,
                 CollectorMessage::Ack(acks) => session.acknowledge(&acks),
                 CollectorMessage::Hold(hold) => bail!("held: {}", hold.detail),
-                CollectorMessage::Retry(_) | CollectorMessage::Ignored(_) => {}
+                CollectorMessage::Retry(_)
+                | CollectorMessage::Settings(_)
+                | CollectorMessage::SettingsSeen(_)
+                | CollectorMessage::Ignored(_) => {}
             }
         }
         Ok(welcomed)

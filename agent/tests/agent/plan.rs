@@ -1,0 +1,129 @@
+//! What the centre tells the site about itself: in force at once, kept for when the centre is away, given up when it cuts the site off.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use jiff::{ToSpan, Zoned, tz::TimeZone};
+use spillway_agent::plan::PlanStatus;
+use spillway_agent_core::settings::Patience;
+use spillway_proto::CloseCode;
+use spillway_proto::message::{SettingsOutcome, revision};
+
+use crate::centre::{Centre, State};
+use crate::site::Site;
+
+const SHORT: Patience = Patience { proof_after: Duration::from_secs(1), silence_max: Duration::from_secs(4) };
+
+const SLOW: &str = "[link]\nrate_max = \"64kbit\"\n";
+
+async fn bench() -> (Centre, Site) {
+    let centre = Centre::start().await;
+    let mut site = Site::start(&centre).await;
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    site.admin_listen = free.to_string();
+    (centre, site)
+}
+
+/// What the agent's `/status` says, once it does what is wanted.
+async fn status(site: &Site, what: &str, is: impl Fn(&PlanStatus) -> bool) -> PlanStatus {
+    let until = Instant::now() + Duration::from_secs(60);
+    let address = site.admin_listen.parse().unwrap();
+    loop {
+        let fetched = tokio::task::spawn_blocking(move || spillway_ops::status::fetch(address)).await.unwrap();
+        let plan = fetched.ok().and_then(|status| serde_json::from_value::<PlanStatus>(status["plan"].clone()).ok());
+        match plan {
+            Some(plan) if is(&plan) => return plan,
+            plan => assert!(Instant::now() < until, "never: {what}: {plan:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn last(state: &State) -> Option<(u64, SettingsOutcome)> {
+    state.reports.last().map(|report| (report.revision, report.outcome))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_are_in_force_without_a_new_session_and_kept_for_when_the_centre_is_away() {
+    let (centre, mut site) = bench().await;
+    site.create("telemetry", 1).await;
+    let agent = site.agent_with("", SHORT);
+    site.produce("telemetry", 10, 50);
+    centre.wait("the first records", |state| state.records() == 10).await;
+    status(&site, "no limit", |plan| (plan.rate.as_str(), plan.why.as_str()) == ("unlimited", "unlimited")).await;
+
+    centre.tell(SLOW);
+    centre.wait("the answer", |state| last(state).is_some()).await;
+    let plan = status(&site, "the new rate", |plan| (plan.rate.as_str(), plan.why.as_str()) == ("64kbit", "site")).await;
+    assert_eq!(plan.revision, format!("{:016x}", revision(SLOW)));
+    // Noise of 60 kB, and nothing without the cap.
+    let begun = Instant::now();
+    site.produce("telemetry", 60, 1000);
+    centre.wait("slow records", |state| state.records() == 70).await;
+    assert!(begun.elapsed() >= Duration::from_secs(4), "{:?} for 60 kB at 64 kbit/s", begun.elapsed());
+    centre.wait("the proof", |state| last(state) == Some((revision(SLOW), SettingsOutcome::Accepted))).await;
+
+    // Nonsense changes nothing.
+    centre.tell("[link]\nrate_max = 'fast'\n");
+    centre.wait("the refusal", |state| last(state).is_some_and(|(_, outcome)| outcome == SettingsOutcome::Refused)).await;
+    let detail = centre.state().reports.last().unwrap().detail.clone();
+    assert!(detail.contains("settings of the centre:2:12: link.rate_max = \"fast\": not a rate"), "{detail}");
+    status(&site, "the rate from before", |plan| plan.rate == "64kbit").await;
+    assert_eq!(centre.state().sessions, 1, "all of it in one session");
+    agent.stop().await.unwrap();
+
+    centre.away(true);
+    let agent = site.agent_with("", SHORT);
+    status(&site, "the kept rate, without the centre", |plan| plan.rate == "64kbit" && !plan.on_trial).await;
+    agent.stop().await.unwrap();
+    assert!(centre.state().failures.is_empty(), "{:?}", centre.state().failures);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_that_cut_the_site_off_are_given_up_and_told() {
+    let (centre, mut site) = bench().await;
+    site.create("telemetry", 1).await;
+    let agent = site.agent_with("", SHORT);
+    centre.wait("a session", |state| state.sessions == 1).await;
+    // Under the new settings the line is gone: the connection ends, and nobody answers.
+    centre.cut_off_by(SLOW);
+    centre.tell(SLOW);
+    status(&site, "the new rate", |plan| plan.rate == "64kbit" && plan.on_trial).await;
+    let plan = status(&site, "the rate from before", |plan| plan.rate == "unlimited").await;
+    assert_eq!(plan.given_up, Some(format!("{:016x}", revision(SLOW))));
+    assert!(centre.state().refusals > 0, "the line was not cut");
+    // Under the old ones it is there; and the centre, which still wants the new ones, hears what became of them.
+    centre.away(false);
+    centre.wait("the report", |state| last(state) == Some((revision(SLOW), SettingsOutcome::RolledBack))).await;
+    site.produce("telemetry", 10, 50);
+    centre.wait("records under the old settings", |state| state.records() == 10).await;
+    status(&site, "the rate from before", |plan| plan.rate == "unlimited" && plan.given_up.is_some()).await;
+    // Others are tried.
+    centre.tell("[link]\nrate_max = \"65kbit\"\n");
+    centre.wait("the proof", |state| last(state).is_some_and(|(_, outcome)| outcome == SettingsOutcome::Accepted)).await;
+    status(&site, "the other rate", |plan| plan.rate == "65kbit" && plan.given_up.is_none()).await;
+    agent.stop().await.unwrap();
+    assert!(centre.state().failures.is_empty(), "{:?}", centre.state().failures);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn off_means_no_connection_until_the_next_change() {
+    let (centre, mut site) = bench().await;
+    site.create("telemetry", 1).await;
+    let agent = site.agent_with("", SHORT);
+    centre.wait("a session", |state| state.sessions == 1).await;
+    // Off since a minute ago, on again in an hour.
+    let now = Zoned::now().with_time_zone(TimeZone::UTC);
+    let time = |zoned: Zoned| zoned.strftime("%H:%M").to_string();
+    let (off, on) = (time(&now - 1.minute()), time(&now + 1.hour()));
+    centre.tell(&format!("[link]\ntimetable = [\"daily {off} off, {on} 1Mbit\"]\n"));
+    let plan = status(&site, "off", |plan| plan.rate == "off").await;
+    assert_eq!((plan.why.as_str(), plan.data.as_str()), ("timetable", "nothing"));
+    assert!(plan.until.is_some_and(|until| until.contains(&on)), "{off} {on}");
+    centre.wait("the goodbye", |state| state.closes == [CloseCode::Done]).await;
+    // Longer than the silence that ends a trial: this silence was asked for.
+    tokio::time::sleep(SHORT.silence_max + Duration::from_secs(2)).await;
+    status(&site, "still off", |plan| plan.rate == "off" && plan.on_trial).await;
+    assert_eq!(centre.state().sessions, 1, "nobody dialled");
+    agent.stop().await.unwrap();
+}
