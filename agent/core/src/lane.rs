@@ -4,6 +4,8 @@ use spillway_proto::message::{OpenLane, ResumePoint};
 use spillway_proto::{Lane, NextOffset, TopicId, TopicPartition};
 use spillway_spill_core::entry::Line;
 
+use crate::schedule::Flow;
+
 /// What a lane is opened for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneSource {
@@ -18,6 +20,8 @@ pub struct LaneSource {
     /// The source has another topic of this name now, with this id, or none ([`TopicId::UNKNOWN`]); `None`: it has this one. A lane for a past incarnation
     /// is never read from the source and commits nothing there: it sends what the spill holds, and ends with [`AfterDrain::Reopen`].
     pub outlived_by: Option<TopicId>,
+    /// Whose frames its records go into.
+    pub flow: Flow,
 }
 
 /// What follows when everything read of a lane is acknowledged.
@@ -145,7 +149,7 @@ impl LaneBook {
 
     /// The announcement.
     pub fn announcement(&self, lane: Lane) -> OpenLane {
-        let LaneSource { partition, topic_id, partition_count, born: _, outlived_by: _ } = &self.source;
+        let LaneSource { partition, topic_id, partition_count, born: _, outlived_by: _, flow: _ } = &self.source;
         OpenLane { lane, source: partition.clone(), topic_id: *topic_id, partition_count: *partition_count }
     }
 
@@ -184,7 +188,8 @@ mod tests {
 
     fn book(origin: ResumePoint, base: u64, position: u64, acked: Option<u64>) -> LaneBook {
         let partition = TopicPartition { topic: TopicName::parse("t").unwrap(), partition: Partition::FIRST };
-        let source = LaneSource { partition, topic_id: TopicId::UNKNOWN, partition_count: 1, born: false, outlived_by: None };
+        let source =
+            LaneSource { partition, topic_id: TopicId::UNKNOWN, partition_count: 1, born: false, outlived_by: None, flow: Flow::default() };
         let (base, position, acked) = (Some(next(base)), Some(next(position)), acked.map(next));
         LaneBook { origin: Some(origin), base, position, acked, ..LaneBook::new(source) }
     }

@@ -2,10 +2,11 @@
 //!
 //! Invariants, asserted here and played against a model in the tests:
 //! - A. Of each lane, what is pushed joins: a section begins where the one before it ended.
-//! - B. Frames are sent in the order in which they were pushed, in each session again, and a frame only when all its lanes have their answer.
+//! - B. Frames of a flow are sent in the order in which they were pushed, in each session again, and a frame only when all its lanes have their answer. Which flow
+//!   is next the scheduler says; a lane is of one flow, and where it was of another before, its frames wait for those.
 //! - C. A frame is released when each of its sections is acknowledged or its lane is dead; not before.
 //! - D. What is to be committed at the source is never above what the centre said to have committed, or what is durable in the spill.
-//! - E. Bytes sent and not acknowledged stay within the session's window, except for a single frame that is alone.
+//! - E. Bytes sent and not acknowledged stay within the session's window, except for a single frame that is alone. A part of it is for class 0.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use spillway_proto::{FrameSeq, Lane, NextOffset, TopicId, TopicPartition, limits
 use spillway_spill_core::entry::Line;
 
 use super::lane::{AfterDrain, LaneBook, LaneSource, Phase};
+use super::schedule::{Flow, FlowSpec, Room, Scheduler};
 use super::start::Beginning;
 
 mod endings;
@@ -39,15 +41,19 @@ pub struct Ledger {
     newest: BTreeMap<TopicPartition, Lane>,
     next_lane: u32,
     frames: Frames,
+    scheduler: Scheduler,
     session: Option<Window>,
     commits: BTreeMap<TopicPartition, NextOffset>,
     attachments: Vec<Attachment>,
     detachments: Vec<Detachment>,
     ended: Vec<Ended>,
     acked_records: u64,
-    released_budget: usize,
+    released_budget: BTreeMap<Flow, usize>,
     progressed: Instant,
 }
+
+/// This part of the session's window is for class 0, where there are topics of it.
+const URGENT_WINDOW_PART: usize = 8;
 
 /// The session's window.
 #[derive(Debug)]
@@ -60,9 +66,15 @@ struct Window {
 }
 
 impl Ledger {
-    /// Empty books.
+    /// Empty books, with one flow.
     pub fn new(now: Instant) -> Self {
+        Self::with(Scheduler::new(Vec::new()), now)
+    }
+
+    /// Empty books. The scheduler says which flow sends next.
+    pub fn with(scheduler: Scheduler, now: Instant) -> Self {
         Self {
+            scheduler,
             lanes: BTreeMap::new(),
             tails: BTreeMap::new(),
             newest: BTreeMap::new(),
@@ -74,7 +86,7 @@ impl Ledger {
             detachments: Vec::new(),
             ended: Vec::new(),
             acked_records: 0,
-            released_budget: 0,
+            released_budget: BTreeMap::new(),
             progressed: now,
         }
     }
@@ -185,7 +197,8 @@ impl Ledger {
     /// When a section does not join its lane: a bug, and to go on would lose or duplicate records.
     pub fn push(&mut self, frame: EncodedFrame, timestamps: &[Option<i64>], budget: usize, now: Instant) -> Result<(), Error> {
         let index = self.frames.next_index();
-        let mut retained = Retained::new(frame.bytes, budget, Copy::None, now);
+        let flow = self.flow_of(&frame.sections);
+        let mut retained = Retained::new(flow, frame.bytes, budget, Copy::None, now);
         for (place, section) in frame.sections.iter().enumerate() {
             let Some(book) = self.lanes.get_mut(&section.lane) else {
                 return Err(Error::LaneUnknown(section.lane));
@@ -211,23 +224,52 @@ impl Ledger {
         Ok(())
     }
 
-    /// The next frame that may be sent now; `None`: ask again after an ack, an answer or a push.
+    /// The flow of a frame: its lanes are all of one.
+    pub fn flow_of(&self, sections: &[Section]) -> Flow {
+        let book = sections.iter().find_map(|section| self.lanes.get(&section.lane));
+        book.map_or_else(Flow::default, |book| book.source.flow)
+    }
+
+    /// Who sends next.
+    pub fn scheduler(&mut self) -> &mut Scheduler {
+        &mut self.scheduler
+    }
+
+    /// The next frame that may be sent now, if whoever wants may send. As [`Self::next_frame_within`].
     pub fn next_frame(&mut self) -> Option<Outgoing> {
+        self.next_frame_within(Room::ALL)
+    }
+
+    /// The next frame that may be sent now by those who may send; `None`: ask again after an ack, an answer or a push, when there is more room, or when a flow's cap
+    /// allows more ([`Scheduler::next_cap`]).
+    pub fn next_frame_within(&mut self, room: Room) -> Option<Outgoing> {
+        let heads = self.heads()?;
+        let flow = self.scheduler.pick(&heads, room)?;
+        let is_other = |(flow, spec): (Flow, FlowSpec)| !spec.class.is_urgent() && heads.get(flow.0 as usize).is_some_and(Option::is_some);
+        let others_wait = room.behind > 0 || self.scheduler.flows().any(is_other);
+        let bytes = self.frames.mark_sent(flow);
+        self.scheduler.sent(flow, bytes.len(), others_wait);
         let window = self.session.as_mut()?;
-        let frame = self.frames.unsent()?;
-        let lanes = &self.lanes;
-        let waits = |lane: &Lane| lanes.get(lane).is_some_and(|book| !book.is_dead() && !book.settled);
-        if frame.lanes().any(waits) {
-            return None;
-        }
-        let length = frame.bytes().len();
-        if window.sent_bytes > 0 && window.sent_bytes + length > window.max_bytes {
-            return None;
-        }
-        window.sent_bytes += length;
+        window.sent_bytes += bytes.len();
         let seq = window.next_seq;
         window.next_seq = seq.next();
-        Some(Outgoing { seq, bytes: self.frames.mark_sent() })
+        Some(Outgoing { seq, class: self.scheduler.spec(flow).class, bytes })
+    }
+
+    /// The bytes of each flow's next frame that the session takes now; `None` without a session.
+    fn heads(&mut self) -> Option<Vec<Option<usize>>> {
+        let window = self.session.as_ref()?;
+        let has_urgent = self.scheduler.flows().any(|(_, spec)| spec.class.is_urgent());
+        let for_others = if has_urgent { window.max_bytes - window.max_bytes / URGENT_WINDOW_PART } else { window.max_bytes };
+        let (lanes, frames) = (&self.lanes, &mut self.frames);
+        let waits = |lane: &Lane| lanes.get(lane).is_some_and(|book| !book.is_dead() && !book.settled);
+        let head = |(flow, spec): (Flow, FlowSpec)| {
+            let frame = frames.unsent(flow)?;
+            let most = if spec.class.is_urgent() { window.max_bytes } else { for_others };
+            let has_room = window.sent_bytes == 0 || window.sent_bytes + frame.length() <= most;
+            (has_room && !frame.lanes().any(waits)).then_some(frame.length())
+        };
+        Some(self.scheduler.flows().map(head).collect())
     }
 
     /// The centre has committed everything of the lane below `next`.
@@ -284,7 +326,7 @@ impl Ledger {
     /// Drops released frames, gives their bytes back, forgets dead lanes that nothing names any more.
     fn sweep(&mut self) {
         for frame in self.frames.take_released() {
-            self.released_budget += frame.budget();
+            *self.released_budget.entry(frame.flow()).or_default() += frame.budget();
             if let Some(window) = self.session.as_mut().filter(|_| frame.was_sent()) {
                 window.sent_bytes -= frame.length();
             }

@@ -72,6 +72,25 @@ impl TopicClass {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Flow(pub u16);
 
+/// One flow, or all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    All,
+    /// This one.
+    One(Flow),
+}
+
+impl Scope {
+    /// True for what belongs to it.
+    pub fn has(self, flow: Flow) -> bool {
+        match self {
+            Self::All => true,
+            Self::One(one) => one == flow,
+        }
+    }
+}
+
 /// What topics of a flow have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlowSpec {

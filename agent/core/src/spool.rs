@@ -7,24 +7,30 @@
 //! Reading the spill from its front again is always right: what the centre has, or what is under way, is passed over. So there is one cursor
 //! for all partitions, and whenever positions go back (a session ended, a partition begins again), it goes back to the front.
 //!
+//! Each flow has a spool of its own ([`Spools`]), so that alarms neither wait for the spill because bulk uses it, nor behind bulk in it.
+//!
 //! Invariants, played against a model in the tests, with a source that forgets at once whatever was committed there:
 //! - A. What is committed at the source is at the centre or durable in the spill.
 //! - B. The centre gets every offset once, in order, whatever ends at any moment.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use spillway_proto::frame::{EncodedFrame, Frame, Section};
 use spillway_proto::{Lane, TopicPartition};
-use spillway_spill_core::entry::{EntryId, StoredSection};
+use spillway_spill_core::entry::{Class, EntryId, StoredSection};
 
 use crate::lane::{HeldBecause, NO_LANE, RECORD_TOO_LARGE};
 use crate::ledger::{Error, Ledger, Wanted};
+use crate::schedule::{Flow, Scope};
 
 mod begin;
+mod many;
 
 pub use begin::{Begins, Known};
+pub use many::{Holdings, Spools};
 
 /// When the spill is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +46,8 @@ pub struct SpoolLimits {
 /// A frame for the spill's end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Append {
+    /// The spill's class of its flow.
+    pub class: Class,
     /// Its sections.
     pub sections: Vec<StoredSection>,
     /// Its bytes.
@@ -59,10 +67,13 @@ pub struct ReadEntry {
     pub frame: Frame,
 }
 
-/// The way frames go.
+/// The way frames of a flow go, or of all.
 #[derive(Debug)]
 pub struct Spool {
     limits: SpoolLimits,
+    scope: Scope,
+    /// The spill's class of each flow.
+    classes: Arc<[Class]>,
     in_use: bool,
     /// What was in memory when the spill's end was reached first: the number of the frame after it. The spill is used until all of that is acknowledged.
     backlog_end: Option<u64>,
@@ -107,17 +118,20 @@ enum Reading {
 const REST: Duration = Duration::from_secs(30);
 
 impl Spool {
-    /// A spill that holds entries up to `last` from an earlier process; [`EntryId::ZERO`]: none.
-    pub fn new(limits: SpoolLimits, last: EntryId) -> Self {
+    /// For the flows in `scope`, of which `classes` are the classes in the spill by number. `holds`: the spill holds entries of them from an earlier process, up to
+    /// `last`, its newest.
+    fn new(limits: SpoolLimits, scope: Scope, classes: Arc<[Class]>, last: EntryId, holds: bool) -> Self {
         Self {
             limits,
-            in_use: last > EntryId::ZERO,
+            scope,
+            classes,
+            in_use: holds,
             backlog_end: None,
             appends: Vec::new(),
             waiting: VecDeque::new(),
             copies: 0,
             last,
-            cursor: EntryId::ZERO,
+            cursor: if holds { EntryId::ZERO } else { last },
             pass_end: last,
             reading: Reading::No,
             taking_back: false,
@@ -126,7 +140,7 @@ impl Spool {
     }
 
     /// True while frames go through the spill.
-    pub fn is_in_use(&self) -> bool {
+    fn is_in_use(&self) -> bool {
         self.in_use
     }
 
@@ -134,7 +148,7 @@ impl Spool {
     ///
     /// # Errors
     /// When a section does not join its lane: a bug, and to go on would lose or duplicate records.
-    pub fn built(
+    fn built(
         &mut self,
         ledger: &mut Ledger,
         frame: EncodedFrame,
@@ -145,46 +159,42 @@ impl Spool {
         if !self.in_use {
             return ledger.push(frame, timestamps, budget, now);
         }
-        if self.rests(now) && self.waiting.is_empty() && ledger.is_answered() && ledger.joins(&frame.sections) {
+        if self.rests(now) && self.waiting.is_empty() && ledger.is_answered(self.scope) && ledger.joins(&frame.sections) {
             ledger.store(&frame.sections)?;
             return ledger.push_back(&frame.sections, frame.bytes, budget, now);
         }
         self.copy_memory(ledger);
-        let append = Append { sections: ledger.store(&frame.sections)?, bytes: frame.bytes };
+        let class = self.class_of(ledger, &frame.sections);
+        let append = Append { class, sections: ledger.store(&frame.sections)?, bytes: frame.bytes };
         self.append(append, frame.sections, None, budget);
         Ok(())
     }
 
     /// Begins to use the spill when it is time.
-    pub fn check(&mut self, ledger: &mut Ledger, now: Instant) {
+    fn check(&mut self, ledger: &mut Ledger, now: Instant) {
         if self.rests(now) {
             return;
         }
-        let old = ledger.oldest_in_memory().is_some_and(|since| now.saturating_duration_since(since) >= self.limits.after);
-        if old || ledger.unacked_bytes() >= self.limits.after_bytes {
+        let old = ledger.oldest_in_memory(self.scope).is_some_and(|since| now.saturating_duration_since(since) >= self.limits.after);
+        if old || ledger.unacked_bytes_of(self.scope) >= self.limits.after_bytes {
             self.take_up(ledger);
         }
     }
 
     /// True while frames go through the spill and all of them are durable: then nothing is lost with what is in memory.
-    pub fn is_durable(&self, ledger: &Ledger) -> bool {
-        self.in_use && self.waiting.is_empty() && ledger.oldest_in_memory().is_none()
+    fn is_durable(&self, ledger: &Ledger) -> bool {
+        self.in_use && self.waiting.is_empty() && ledger.oldest_in_memory(self.scope).is_none()
     }
 
     /// What is to be put at the spill's end, in order. Each is confirmed by [`Self::stored`].
-    pub fn take_appends(&mut self) -> Vec<Append> {
+    fn take_appends(&mut self) -> Vec<Append> {
         if self.taking_back { Vec::new() } else { std::mem::take(&mut self.appends) }
     }
 
-    /// The spill takes nothing: true, once, if something waits for it that the line wants next. That is to be taken back, so that the line does not stand
-    /// still; [`Self::taken_back`] follows.
-    pub fn take_back(&mut self, ledger: &Ledger) -> bool {
+    /// Something waits for the spill that the line wants next.
+    fn wants_back(&self, ledger: &Ledger) -> bool {
         let wanted = |waiting: &Waiting| waiting.copy.is_some() || ledger.joins(&waiting.sections);
-        if self.taking_back || !ledger.is_answered() || !self.waiting.iter().any(wanted) {
-            return false;
-        }
-        self.taking_back = true;
-        true
+        !self.taking_back && ledger.is_answered(self.scope) && self.waiting.iter().any(wanted)
     }
 
     /// The spill has forgotten what it had not confirmed: that goes straight to the ledger, or to the spill's end again where something before it is
@@ -192,20 +202,20 @@ impl Spool {
     ///
     /// # Errors
     /// When the books do not add up: a bug.
-    pub fn taken_back(&mut self, ledger: &mut Ledger, now: Instant) -> Result<(), Error> {
+    fn taken_back(&mut self, ledger: &mut Ledger, now: Instant) -> Result<(), Error> {
         (self.taking_back, self.copies) = (false, 0);
         self.appends.clear();
         self.rests_until = Some(now + self.limits.after.max(REST));
         for waiting in std::mem::take(&mut self.waiting) {
             match waiting.copy {
                 Some(index) => ledger.recall(index),
-                None if ledger.is_answered() && ledger.joins(&waiting.sections) => {
+                None if ledger.is_answered(self.scope) && ledger.joins(&waiting.sections) => {
                     ledger.push_back(&waiting.sections, waiting.append.bytes, waiting.budget, now)?;
                 }
                 None => {
-                    let Waiting { sections, append: Append { sections: mut stored, bytes }, budget, .. } = waiting;
+                    let Waiting { sections, append: Append { class, sections: mut stored, bytes }, budget, .. } = waiting;
                     ledger.void_dead(&sections, &mut stored);
-                    self.append(Append { sections: stored, bytes }, sections, None, budget);
+                    self.append(Append { class, sections: stored, bytes }, sections, None, budget);
                 }
             }
         }
@@ -224,12 +234,16 @@ impl Spool {
         self.waiting.push_back(Waiting { sections, append, copy, budget });
     }
 
-    /// The oldest `count` appends that were not confirmed are durable, or dropped by policy and noted durably; `last` is the newest entry.
-    pub fn stored(&mut self, ledger: &mut Ledger, count: usize, last: EntryId) {
+    /// The oldest `count` appends of a class that were not confirmed are durable, or dropped by policy and noted durably; `last` is the newest entry.
+    fn stored(&mut self, ledger: &mut Ledger, class: Class, count: usize, last: EntryId) {
         let before = self.copies;
-        for Waiting { sections, append: _, copy, budget } in self.waiting.drain(..count.min(self.waiting.len())) {
+        for _ in 0..count {
+            let place = self.waiting.iter().position(|waiting| waiting.append.class == class);
+            let Some(Waiting { sections, append: _, copy, budget }) = place.and_then(|place| self.waiting.remove(place)) else {
+                break;
+            };
             ledger.durable(&sections, copy);
-            ledger.give_back(budget);
+            ledger.give_back(ledger.flow_of(&sections), budget);
             self.copies -= usize::from(copy.is_some());
         }
         self.last = self.last.max(last);
@@ -239,16 +253,22 @@ impl Spool {
     }
 
     /// The session is over: memory is freed of what the spill holds.
-    pub fn session_closed(&mut self, ledger: &mut Ledger) {
+    fn session_closed(&mut self, ledger: &mut Ledger) {
         if self.in_use && self.copies == 0 {
             self.unload(ledger);
         }
     }
 
     /// The entry after this one is to be read now, and given to [`Self::read`]. One at a time.
-    pub fn next_read(&mut self, ledger: &Ledger) -> Option<EntryId> {
-        let room = ledger.unacked_bytes() < self.limits.drain_bytes;
-        if !self.in_use || self.reading != Reading::No || self.copies > 0 || self.cursor >= self.last || !room || !ledger.is_answered() {
+    fn next_read(&mut self, ledger: &Ledger) -> Option<EntryId> {
+        let room = self.has_room(ledger);
+        if !self.in_use
+            || self.reading != Reading::No
+            || self.copies > 0
+            || self.cursor >= self.last
+            || !room
+            || !ledger.is_answered(self.scope)
+        {
             return None;
         }
         self.reading = Reading::Yes;
@@ -261,7 +281,7 @@ impl Spool {
     ///
     /// # Errors
     /// When the books do not add up: a bug.
-    pub fn read(
+    fn read(
         &mut self,
         ledger: &mut Ledger,
         entry: Option<ReadEntry>,
@@ -290,13 +310,13 @@ impl Spool {
     }
 
     /// To be called after everything else: leaves the spill when its end is reached, and finds what is lost there.
-    pub fn settle(&mut self, ledger: &mut Ledger) {
-        if !self.in_use || self.reading != Reading::No || !ledger.is_answered() {
+    fn settle(&mut self, ledger: &mut Ledger) {
+        if !self.in_use || self.reading != Reading::No || !ledger.is_answered(self.scope) {
             return;
         }
         if self.cursor >= self.pass_end {
             self.pass_end = self.last;
-            if ledger.needs_pass() {
+            if ledger.needs_pass(self.scope) {
                 return self.rewind(ledger);
             }
         }
@@ -310,14 +330,14 @@ impl Spool {
             }
             return;
         }
-        if ledger.is_level() {
+        if ledger.is_level(self.scope) {
             // A line that is slow, or dead and not given up yet, takes what is sent: the spill would have to be begun again soon.
             let backlog_end = *self.backlog_end.get_or_insert_with(|| ledger.next_index());
-            self.in_use = !ledger.is_settled_before(backlog_end);
+            self.in_use = !ledger.is_settled_before(backlog_end, self.scope);
             return;
         }
         // All entries were looked at, and yet something is missing.
-        for lane in ledger.behind().collect::<Vec<_>>() {
+        for lane in ledger.behind(self.scope).collect::<Vec<_>>() {
             ledger.give_up(lane);
         }
     }
@@ -342,10 +362,30 @@ impl Spool {
 
     /// What is in memory only goes to the spill's end before anything that follows it.
     fn copy_memory(&mut self, ledger: &mut Ledger) {
-        for copy in ledger.copies() {
-            let append = Append { sections: copy.sections, bytes: copy.bytes };
+        for copy in ledger.copies(self.scope) {
+            let class = self.class_of(ledger, &copy.raw_sections);
+            let append = Append { class, sections: copy.sections, bytes: copy.bytes };
             self.append(append, copy.raw_sections, Some(copy.index), 0);
             self.copies += 1;
+        }
+    }
+
+    /// The spill's class of a frame. Ask before the books forget its lanes.
+    fn class_of(&self, ledger: &Ledger, sections: &[Section]) -> Class {
+        let flow = if let Scope::One(flow) = self.scope { flow } else { ledger.flow_of(sections) };
+        self.class(flow)
+    }
+
+    fn class(&self, flow: Flow) -> Class {
+        self.classes.get(flow.0 as usize).copied().unwrap_or(Class::DEFAULT)
+    }
+
+    /// More may be read back. Flows share what there is: each has its part, and more while the others need less.
+    fn has_room(&self, ledger: &Ledger) -> bool {
+        let (own, all) = (ledger.unacked_bytes_of(self.scope), ledger.unacked_bytes());
+        match self.scope {
+            Scope::All => all < self.limits.drain_bytes,
+            Scope::One(_) => own < (self.limits.drain_bytes / self.classes.len().max(1)).max(self.limits.drain_bytes.saturating_sub(all)),
         }
     }
 
@@ -354,14 +394,14 @@ impl Spool {
     }
 
     fn unload(&mut self, ledger: &mut Ledger) {
-        if ledger.unload() {
+        if ledger.unload(self.scope) {
             self.rewind(ledger);
         }
     }
 
     /// To the front.
     fn rewind(&mut self, ledger: &mut Ledger) {
-        ledger.begin_pass();
+        ledger.begin_pass(self.scope);
         self.backlog_end = None;
         (self.cursor, self.pass_end) = (EntryId::ZERO, self.last);
         if self.reading == Reading::Yes {

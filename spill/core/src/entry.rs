@@ -36,10 +36,16 @@ impl fmt::Display for EntryId {
     }
 }
 
-/// Topics that share a policy for a full spill; each has generations of its own, so that one can be dropped without the other. 0 to 7: the first three
-/// are those of the policies ([`Policy::class`](crate::admission::Policy::class)), the others are not used.
+/// Topics that are spilled and drained together; each class has generations of its own, so that one can be dropped, and read, without the others.
+///
+/// Its number is on the disk. It says what the class does when the spill is full, and how urgent it is, whatever the configuration is by then; what else
+/// sets topics apart is a slot. Number = policy + 3 x (rank + 4 x slot), where policy is 0 (block), 1 (drop the oldest) or 2 (drop the newest), and rank 0 for topics of
+/// class 2, which is the default, 1 for class 0, 2 for class 1 and 3 for class 3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Class(u8);
+
+/// How urgent the topics of ranks 0 to 3 are: 0 (alarms) to 3 (bulk).
+const URGENCY: [u8; 4] = [2, 0, 1, 3];
 
 impl Class {
     /// The class of topics without a rule: they wait.
@@ -54,12 +60,32 @@ impl Class {
     /// Topics of which the newest are not stored.
     pub const DROP_NEWEST: Self = Self(2);
 
-    /// Most classes. Each has an open generation with its own buffers.
-    pub const MAX: u8 = 8;
+    /// Most slots for topics of the same policy and urgency.
+    pub const MAX_SLOTS: u8 = 16;
+
+    /// Most classes. Each that is written has an open generation with its own buffers.
+    pub const MAX: u8 = 3 * 4 * Self::MAX_SLOTS;
 
     /// `None` from [`Self::MAX`] on.
     pub fn new(number: u8) -> Option<Self> {
         (number < Self::MAX).then_some(Self(number))
+    }
+
+    /// The class of topics with this policy's class ([`Policy::class`](crate::admission::Policy::class)), this urgent (0 to 3), in this slot. `None` beyond the last slot.
+    pub fn of(policy: Self, urgency: u8, slot: u8) -> Option<Self> {
+        let rank = URGENCY.iter().position(|of_rank| *of_rank == urgency)? as u8;
+        (slot < Self::MAX_SLOTS).then(|| Self(policy.policy().0 + 3 * (rank + 4 * slot)))
+    }
+
+    /// The class of topics without any other rule that has the same policy.
+    #[must_use]
+    pub fn policy(self) -> Self {
+        Self(self.0 % 3)
+    }
+
+    /// How urgent its topics are: 0 (alarms) to 3 (bulk).
+    pub fn urgency(self) -> u8 {
+        URGENCY.get(usize::from(self.0 / 3 % 4)).copied().unwrap_or(2)
     }
 
     /// The plain number.

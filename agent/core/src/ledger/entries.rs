@@ -7,6 +7,7 @@ use spillway_proto::{FrameSeq, Lane, NextOffset, TopicPartition, limits};
 use crate::lane::{AfterDrain, LaneSource};
 #[cfg(doc)]
 use crate::ledger::Ledger;
+use crate::schedule::TopicClass;
 
 /// Something that the books do not allow: a bug of ours, or a peer that breaks the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -96,6 +97,8 @@ pub struct Ended {
 pub struct Outgoing {
     /// Its number in this session.
     pub seq: FrameSeq,
+    /// How urgent it is.
+    pub class: TopicClass,
     /// Its bytes.
     pub bytes: Bytes,
 }

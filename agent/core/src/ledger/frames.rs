@@ -1,11 +1,13 @@
 //! The retained frames in order, and what of each is still open.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
 use spillway_proto::frame::{Section, SectionKind};
 use spillway_proto::{Lane, NextOffset};
+
+use crate::schedule::{Flow, Scope};
 
 /// Frames from the oldest that is not released on; the index of a frame is its place in all that were ever pushed.
 #[derive(Debug, Default)]
@@ -13,11 +15,14 @@ pub(super) struct Frames {
     frames: VecDeque<Retained>,
     /// Index of the front.
     first: u64,
-    /// Index of the next frame to send.
-    cursor: u64,
+    /// Indexes of the frames to send, in order, by flow. Some may be released already.
+    unsent: BTreeMap<Flow, VecDeque<u64>>,
+    /// Retained frames with lanes of several flows: from a spill that was written under other rules.
+    mixed: usize,
     /// Open sections of each lane, in order.
     open: HashMap<Lane, VecDeque<OpenSection>>,
-    bytes: usize,
+    /// By flow.
+    bytes: BTreeMap<Flow, usize>,
     records: u64,
     released: Vec<Released>,
 }
@@ -35,6 +40,8 @@ pub(super) struct OpenSection {
 /// A frame that is kept.
 #[derive(Debug)]
 pub(super) struct Retained {
+    flow: Flow,
+    is_mixed: bool,
     bytes: Bytes,
     budget: usize,
     lanes: Vec<Lane>,
@@ -63,6 +70,7 @@ pub(super) enum Copy {
 /// A frame that is no longer kept.
 #[derive(Debug)]
 pub(super) struct Released {
+    flow: Flow,
     budget: usize,
     length: usize,
     lanes: Vec<Lane>,
@@ -70,9 +78,9 @@ pub(super) struct Released {
 }
 
 impl Retained {
-    pub(super) fn new(bytes: Bytes, budget: usize, copy: Copy, since: Instant) -> Self {
+    pub(super) fn new(flow: Flow, bytes: Bytes, budget: usize, copy: Copy, since: Instant) -> Self {
         let (lanes, sections, open) = (Vec::new(), Vec::new(), Vec::new());
-        Self { bytes, budget, lanes, sections, open, open_count: 0, sent: false, released: false, copy, since }
+        Self { flow, is_mixed: false, bytes, budget, lanes, sections, open, open_count: 0, sent: false, released: false, copy, since }
     }
 
     /// Adds a section of a lane that has a book and was at `from` before it.
@@ -89,8 +97,13 @@ impl Retained {
         }
     }
 
-    pub(super) fn bytes(&self) -> &Bytes {
-        &self.bytes
+    /// A lane of another flow is in it.
+    pub(super) fn mix(&mut self) {
+        self.is_mixed = true;
+    }
+
+    pub(super) fn length(&self) -> usize {
+        self.bytes.len()
     }
 
     pub(super) fn lanes(&self) -> impl Iterator<Item = &Lane> {
@@ -108,6 +121,10 @@ impl Retained {
 }
 
 impl Released {
+    pub(super) fn flow(&self) -> Flow {
+        self.flow
+    }
+
     pub(super) fn budget(&self) -> usize {
         self.budget
     }
@@ -130,9 +147,10 @@ impl Frames {
         self.first + self.frames.len() as u64
     }
 
-    /// The number of the oldest frame that is not settled, or of the next one.
-    pub(super) fn first_index(&self) -> u64 {
-        self.first
+    /// True when all frames before the one with this number are released.
+    pub(super) fn is_settled_before(&self, index: u64, scope: Scope) -> bool {
+        let before = self.frames.iter().take(usize::try_from(index.saturating_sub(self.first)).unwrap_or(usize::MAX));
+        before.filter(|frame| scope.has(frame.flow)).all(|frame| frame.released)
     }
 
     pub(super) fn push(&mut self, index: u64, mut frame: Retained) {
@@ -141,33 +159,51 @@ impl Frames {
             self.records += u64::from(section.records);
             self.open.entry(lane).or_default().push_back(section);
         }
-        self.bytes += frame.bytes.len();
+        *self.bytes.entry(frame.flow).or_default() += frame.bytes.len();
+        self.mixed += usize::from(frame.is_mixed);
+        self.unsent.entry(frame.flow).or_default().push_back(index);
         self.frames.push_back(frame);
         self.release_from(index);
     }
 
     /// All frames are to be sent again.
     pub(super) fn rewind(&mut self) {
-        self.cursor = self.first;
-        for frame in &mut self.frames {
+        self.unsent.clear();
+        for (index, frame) in (self.first..).zip(&mut self.frames) {
             frame.sent = false;
+            if !frame.released {
+                self.unsent.entry(frame.flow).or_default().push_back(index);
+            }
         }
     }
 
-    /// The next frame to send.
-    pub(super) fn unsent(&mut self) -> Option<&Retained> {
-        self.cursor = self.cursor.max(self.first);
-        while self.at(self.cursor)?.released {
-            self.cursor += 1;
+    /// The flow's next frame to send.
+    pub(super) fn unsent(&mut self, flow: Flow) -> Option<&Retained> {
+        let (first, frames) = (self.first, &self.frames);
+        let unsent = self.unsent.get_mut(&flow)?;
+        let is_gone = |index: &u64| place(first, *index).and_then(|place| frames.get(place)).is_none_or(|frame| frame.released);
+        while unsent.front().is_some_and(is_gone) {
+            unsent.pop_front();
         }
-        self.at(self.cursor)
+        let index = *unsent.front()?;
+        if self.mixed > 0 && self.is_overtaking(index) {
+            return None;
+        }
+        self.at(index)
+    }
+
+    /// True when a lane of the frame has something in an earlier one that was not sent: of another flow.
+    fn is_overtaking(&self, index: u64) -> bool {
+        let unsent_before = |section: &OpenSection| section.frame < index && self.at(section.frame).is_some_and(|frame| !frame.sent);
+        let lanes = self.at(index).into_iter().flat_map(Retained::lanes);
+        lanes.filter_map(|lane| self.open.get(lane)).any(|open| open.iter().any(unsent_before))
     }
 
     /// The frame that [`Self::unsent`] answered is sent.
-    pub(super) fn mark_sent(&mut self) -> Bytes {
-        let place = (self.cursor - self.first) as usize;
-        self.cursor += 1;
-        self.frames.get_mut(place).map_or_else(Bytes::new, |frame| {
+    pub(super) fn mark_sent(&mut self, flow: Flow) -> Bytes {
+        let index = self.unsent.get_mut(&flow).and_then(VecDeque::pop_front);
+        let place = index.and_then(|index| place(self.first, index));
+        place.and_then(|place| self.frames.get_mut(place)).map_or_else(Bytes::new, |frame| {
             frame.sent = true;
             frame.bytes.clone()
         })
@@ -208,11 +244,11 @@ impl Frames {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.bytes.values().all(|bytes| *bytes == 0)
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    pub(super) fn bytes(&self, scope: Scope) -> usize {
+        self.bytes.iter().filter(|(flow, _)| scope.has(**flow)).map(|(_, bytes)| bytes).sum()
     }
 
     pub(super) fn records(&self) -> u64 {
@@ -224,14 +260,15 @@ impl Frames {
     }
 
     /// When the oldest retained frame was pushed that is in memory only.
-    pub(super) fn oldest(&self) -> Option<Instant> {
-        self.frames.iter().find(|frame| frame.is_wanted_in_spill()).map(|frame| frame.since)
+    pub(super) fn oldest(&self, scope: Scope) -> Option<Instant> {
+        self.frames.iter().find(|frame| scope.has(frame.flow) && frame.is_wanted_in_spill()).map(|frame| frame.since)
     }
 
     /// Marks all frames that are in memory only as handed to the spill, and answers them in order.
-    pub(super) fn hand_over(&mut self) -> Vec<(u64, Bytes, Vec<Section>)> {
+    pub(super) fn hand_over(&mut self, scope: Scope) -> Vec<(u64, Bytes, Vec<Section>)> {
         let mut handed = Vec::new();
-        for (index, frame) in (self.first..).zip(&mut self.frames).filter(|(_, frame)| frame.is_wanted_in_spill()) {
+        let wanted = |frame: &Retained| scope.has(frame.flow) && frame.is_wanted_in_spill();
+        for (index, frame) in (self.first..).zip(&mut self.frames).filter(|(_, frame)| wanted(frame)) {
             frame.copy = Copy::Handed;
             handed.push((index, frame.bytes.clone(), frame.sections.clone()));
         }
@@ -240,24 +277,24 @@ impl Frames {
 
     /// A frame that was handed over is durable in the spill.
     pub(super) fn durable(&mut self, index: u64) {
-        let place = index.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
-        if let Some(frame) = place.and_then(|place| self.frames.get_mut(place)) {
+        if let Some(frame) = place(self.first, index).and_then(|place| self.frames.get_mut(place)) {
             frame.copy = Copy::Durable;
         }
     }
 
     /// A frame that was handed over is in memory only after all.
     pub(super) fn recall(&mut self, index: u64) {
-        let place = index.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
-        if let Some(frame) = place.and_then(|place| self.frames.get_mut(place)).filter(|frame| frame.copy == Copy::Handed) {
+        if let Some(frame) =
+            place(self.first, index).and_then(|place| self.frames.get_mut(place)).filter(|frame| frame.copy == Copy::Handed)
+        {
             frame.copy = Copy::None;
         }
     }
 
     /// Lets go of all frames that are durable in the spill, of those that were sent only with `sent`. Answers where the lanes of their open
     /// sections were before them, newest first. Nothing is let go as long as a frame is in memory only: what follows it would be in the wrong place.
-    pub(super) fn unload(&mut self, sent: bool) -> Vec<(Lane, NextOffset)> {
-        let kept = |frame: &Retained| frame.released || frame.is_opening();
+    pub(super) fn unload(&mut self, sent: bool, scope: Scope) -> Vec<(Lane, NextOffset)> {
+        let kept = |frame: &Retained| frame.released || frame.is_opening() || !scope.has(frame.flow);
         if self.frames.iter().any(|frame| !kept(frame) && frame.copy != Copy::Durable) {
             return Vec::new();
         }
@@ -266,8 +303,9 @@ impl Frames {
             let Some(frame) = self.frames.get(place).filter(|frame| !kept(frame)) else {
                 continue;
             };
+            // Of each lane, what was sent lies before what was not.
             if frame.sent && !sent {
-                break;
+                continue;
             }
             let index = self.first + place as u64;
             for section in frame.sections.iter().rev() {
@@ -287,7 +325,7 @@ impl Frames {
     }
 
     fn at(&self, index: u64) -> Option<&Retained> {
-        self.frames.get(usize::try_from(index.checked_sub(self.first)?).ok()?)
+        self.frames.get(place(self.first, index)?)
     }
 
     /// Releases the frame if nothing of it is open: its bytes are freed at once, its place when it comes to the front.
@@ -298,8 +336,16 @@ impl Frames {
         };
         frame.released = true;
         let bytes = std::mem::take(&mut frame.bytes);
-        self.bytes -= bytes.len();
+        if let Some(sum) = self.bytes.get_mut(&frame.flow) {
+            *sum -= bytes.len();
+        }
+        self.mixed -= usize::from(frame.is_mixed);
         let lanes = std::mem::take(&mut frame.lanes);
-        self.released.push(Released { budget: frame.budget, length: bytes.len(), lanes, sent: frame.sent });
+        self.released.push(Released { flow: frame.flow, budget: frame.budget, length: bytes.len(), lanes, sent: frame.sent });
     }
+}
+
+/// Where a frame stands among those that are kept, of which the first has this number.
+fn place(first: u64, index: u64) -> Option<usize> {
+    usize::try_from(index.checked_sub(first)?).ok()
 }

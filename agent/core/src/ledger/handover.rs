@@ -7,6 +7,7 @@ use spillway_proto::{Lane, NextOffset, TopicPartition};
 
 use super::{Attachment, Detachment, Ended, Ledger};
 use crate::lane::LaneBook;
+use crate::schedule::{Flow, Scope};
 
 impl Ledger {
     /// The lane that has the partition now, dead or alive.
@@ -51,8 +52,8 @@ impl Ledger {
         }
     }
 
-    /// Bytes of the agent's budget that were released since the last call.
-    pub fn take_released(&mut self) -> usize {
+    /// Bytes of the agent's budget that were released since the last call, by flow.
+    pub fn take_released(&mut self) -> BTreeMap<Flow, usize> {
         std::mem::take(&mut self.released_budget)
     }
 
@@ -63,7 +64,12 @@ impl Ledger {
 
     /// Encoded bytes that are not acknowledged.
     pub fn unacked_bytes(&self) -> usize {
-        self.frames.bytes()
+        self.frames.bytes(Scope::All)
+    }
+
+    /// The same of one flow.
+    pub fn unacked_bytes_of(&self, scope: Scope) -> usize {
+        self.frames.bytes(scope)
     }
 
     /// Records that are not acknowledged.
@@ -82,8 +88,8 @@ impl Ledger {
     }
 
     /// True when all frames before the one with this number are acknowledged, or wanted by nobody any more.
-    pub fn is_settled_before(&self, index: u64) -> bool {
-        self.frames.first_index() >= index
+    pub fn is_settled_before(&self, index: u64, scope: Scope) -> bool {
+        self.frames.is_settled_before(index, scope)
     }
 
     /// How long data has waited without any ack; zero when none waits.

@@ -30,7 +30,7 @@ impl Ledger {
     pub fn push_back(&mut self, sections: &[Section], bytes: Bytes, budget: usize, now: Instant) -> Result<(), Error> {
         let index = self.frames.next_index();
         let bytes = self.without_dead(sections, bytes)?;
-        let mut retained = Retained::new(bytes, budget, Copy::None, now);
+        let mut retained = Retained::new(self.flow_of(sections), bytes, budget, Copy::None, now);
         for section in sections {
             let (Some(book), SectionKind::Data { first, next, .. }) = (self.lanes.get_mut(&section.lane), section.kind) else {
                 retained.add(section, section.kind.next(), None, false);

@@ -16,6 +16,7 @@ use spillway_spill_core::summary::Source;
 use super::frames::{Copy, Retained};
 use super::{Error, Ledger, attach};
 use crate::lane::{AfterDrain, LaneBook, LaneSource, Phase};
+use crate::schedule::{Flow, Scope};
 
 /// A frame to be copied into the spill.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,25 +94,25 @@ impl Ledger {
     }
 
     /// The spill is gone through from its front.
-    pub fn begin_pass(&mut self) {
-        for book in self.lanes.values_mut() {
+    pub fn begin_pass(&mut self, scope: Scope) {
+        for book in self.lanes.values_mut().filter(|book| scope.has(book.source.flow)) {
             (book.pass_began, book.is_ahead) = (book.position, false);
         }
     }
 
     /// True when the spill has to be gone through once more: something did not join when it was found, and what it joins was found behind it.
-    pub fn needs_pass(&self) -> bool {
-        self.lanes.values().any(|book| !book.is_dead() && !book.is_broken && book.is_ahead && book.pass_began < book.position)
+    pub fn needs_pass(&self, scope: Scope) -> bool {
+        self.books(scope).any(|book| !book.is_dead() && !book.is_broken && book.is_ahead && book.pass_began < book.position)
     }
 
     /// When the oldest frame was pushed that is in memory only.
-    pub fn oldest_in_memory(&self) -> Option<Instant> {
-        self.frames.oldest()
+    pub fn oldest_in_memory(&self, scope: Scope) -> Option<Instant> {
+        self.frames.oldest(scope)
     }
 
     /// All frames that are in memory only, oldest first, to be put into the spill before anything else (F).
-    pub fn copies(&mut self) -> Vec<FrameCopy> {
-        let handed = self.frames.hand_over();
+    pub fn copies(&mut self, scope: Scope) -> Vec<FrameCopy> {
+        let handed = self.frames.hand_over(scope);
         handed
             .into_iter()
             .map(|(index, bytes, raw_sections)| FrameCopy { index, bytes, sections: self.name(&raw_sections), raw_sections })
@@ -161,8 +162,8 @@ impl Ledger {
 
     /// Lets go of what the spill holds, too; with a session open, of what was not sent in it. Answers whether anything has to be read from
     /// the spill (again).
-    pub fn unload(&mut self) -> bool {
-        let unloaded = self.frames.unload(self.session.is_none());
+    pub fn unload(&mut self, scope: Scope) -> bool {
+        let unloaded = self.frames.unload(self.session.is_none(), scope);
         for (lane, from) in &unloaded {
             if let Some(book) = self.lanes.get_mut(lane) {
                 // Of what the centre has in the middle of a section, the rest is sent again.
@@ -197,8 +198,9 @@ impl Ledger {
     /// When a section does not join its lane: a bug.
     pub fn push_stored(&mut self, frame: EncodedFrame, wanted: &[Wanted], created_ms: i64, now: Instant) -> Result<(), Error> {
         let index = self.frames.next_index();
+        let flow = self.flow_of(&frame.sections);
         // Its bytes have a bound of their own, and hold nothing of the agent's budget.
-        let mut retained = Retained::new(frame.bytes, 0, Copy::Durable, now);
+        let mut retained = Retained::new(flow, frame.bytes, 0, Copy::Durable, now);
         for (section, wanted) in frame.sections.iter().zip(wanted) {
             let Wanted::Now(lane) = wanted else {
                 continue;
@@ -211,6 +213,9 @@ impl Ledger {
             };
             // The source may be behind that still: what it reads then is passed over.
             (book.position, book.frames) = (Some(next), book.frames + 1);
+            if book.source.flow != flow {
+                retained.mix();
+            }
             retained.add(section, from, Some(created_ms), true);
         }
         if self.frames.is_empty() {
@@ -254,12 +259,12 @@ impl Ledger {
     }
 
     /// True when the session has answered all lanes, so that it is known what is wanted; after [`Self::wait_no_longer`] all that had begun before.
-    pub fn is_answered(&self) -> bool {
+    pub fn is_answered(&self, scope: Scope) -> bool {
         let Some(session) = &self.session else {
             return false;
         };
         let answered = |book: &LaneBook| book.is_dead() || book.settled || (session.waits_no_longer && book.position.is_none());
-        self.lanes.values().all(answered)
+        self.books(scope).all(answered)
     }
 
     /// Lanes that have not begun and not been answered in this session hold up the others no longer: what the spill has of them is passed over, and gone
@@ -271,19 +276,25 @@ impl Ledger {
     }
 
     /// Lanes that have begun and of which something that was read is not in memory: it is in the spill, or lost.
-    pub fn behind(&self) -> impl Iterator<Item = Lane> + '_ {
-        let behind = |book: &LaneBook| !book.is_dead() && !book.is_broken && book.position.is_some() && book.read > book.position;
+    pub fn behind(&self, scope: Scope) -> impl Iterator<Item = Lane> + '_ {
+        let behind = move |book: &LaneBook| {
+            scope.has(book.source.flow) && !book.is_dead() && !book.is_broken && book.position.is_some() && book.read > book.position
+        };
         self.lanes.iter().filter(move |(_, book)| behind(book)).map(|(lane, _)| *lane)
     }
 
     /// True when everything that was read is in memory, so that what is read next may follow it there.
-    pub fn is_level(&self) -> bool {
-        self.lanes.values().all(|book| book.is_dead() || (!book.is_broken && book.read == book.position))
+    pub fn is_level(&self, scope: Scope) -> bool {
+        self.books(scope).all(|book| book.is_dead() || (!book.is_broken && book.read == book.position))
     }
 
     /// Bytes of the agent's budget are free again: what held them is in the spill.
-    pub fn give_back(&mut self, budget: usize) {
-        self.released_budget += budget;
+    pub fn give_back(&mut self, flow: Flow, budget: usize) {
+        *self.released_budget.entry(flow).or_default() += budget;
+    }
+
+    fn books(&self, scope: Scope) -> impl Iterator<Item = &LaneBook> {
+        self.lanes.values().filter(move |book| scope.has(book.source.flow))
     }
 
     /// One frame less names the lane.

@@ -10,6 +10,7 @@ use spillway_proto::{FrameSeq, Lane, NextOffset, Offset, Partition, TopicId, Top
 
 use super::{AfterDrain, Error, Ledger, Resumed};
 use crate::lane::{HeldBecause, LaneSource};
+use crate::schedule::{Flow, FlowSpec, Scheduler, TopicClass};
 use crate::start::{Beginning, Gap};
 
 mod model;
@@ -23,7 +24,14 @@ pub(super) fn partition(index: u32) -> TopicPartition {
 }
 
 pub(super) fn source(index: u32) -> LaneSource {
-    LaneSource { partition: partition(index), topic_id: TopicId([1; 16]), partition_count: 8, born: false, outlived_by: None }
+    LaneSource {
+        partition: partition(index),
+        topic_id: TopicId([1; 16]),
+        partition_count: 8,
+        born: false,
+        outlived_by: None,
+        flow: Flow::default(),
+    }
 }
 
 /// A frame with one data section per entry: lane, first, next; every offset is a record.
@@ -78,6 +86,10 @@ impl Fixture {
         std::iter::from_fn(|| self.ledger.next_frame()).map(|outgoing| outgoing.seq.0).collect()
     }
 
+    fn released(&mut self) -> usize {
+        self.ledger.take_released().into_values().sum()
+    }
+
     fn ack(&mut self, lane: u32, to: u64) {
         self.ledger.ack(Lane(lane), next(to), self.now).unwrap();
     }
@@ -89,11 +101,11 @@ fn a_frame_is_kept_until_all_its_sections_are_acknowledged() {
     fixture.push(&[(Lane(0), 0, 5), (Lane(1), 0, 3)]);
     assert_eq!(fixture.sent(), [0]);
     fixture.ack(0, 5);
-    assert_eq!((fixture.ledger.take_released(), fixture.ledger.take_acked_records()), (0, 5));
+    assert_eq!((fixture.released(), fixture.ledger.take_acked_records()), (0, 5));
     fixture.ack(1, 2);
-    assert_eq!(fixture.ledger.take_released(), 0, "a part of a section");
+    assert_eq!(fixture.released(), 0, "a part of a section");
     fixture.ack(1, 3);
-    assert_eq!((fixture.ledger.take_released(), fixture.ledger.take_acked_records()), (100, 3));
+    assert_eq!((fixture.released(), fixture.ledger.take_acked_records()), (100, 3));
     assert!(fixture.ledger.is_empty());
     let commits = fixture.ledger.take_commits();
     assert_eq!(commits.into_iter().collect::<Vec<_>>(), [(partition(0), next(5)), (partition(1), next(3))]);
@@ -149,7 +161,7 @@ fn another_writers_progress_begins_a_new_lane() {
     fixture.ledger.open(source(0)).unwrap();
     // The source may still hand over a frame of the old lane; it goes nowhere and takes no budget.
     fixture.push(&[(Lane(0), 5, 6)]);
-    assert_eq!(fixture.ledger.take_released(), 200);
+    assert_eq!(fixture.released(), 200);
     fixture.ledger.detached(Lane(0));
     assert!(fixture.ledger.book(Lane(0)).is_none());
 }
@@ -162,12 +174,12 @@ fn a_held_lane_frees_its_frames_and_the_others_go_on() {
     assert_eq!(fixture.sent(), [0, 1]);
     let because = HeldBecause { reason: "record_too_large", detail: "raise max.message.bytes".to_owned() };
     assert_eq!(fixture.ledger.hold(Lane(0), next(3), because.clone(), fixture.now), Ok(Some(partition(0))));
-    assert_eq!(fixture.ledger.take_released(), 100, "the frame with lane 0 alone");
+    assert_eq!(fixture.released(), 100, "the frame with lane 0 alone");
     assert_eq!(fixture.ledger.take_commits()[&partition(0)], next(3));
     let detach = fixture.ledger.take_detachments();
     assert_eq!((detach.len(), detach[0].keep), (1, false));
     fixture.ack(1, 5);
-    assert_eq!(fixture.ledger.take_released(), 100);
+    assert_eq!(fixture.released(), 100);
     assert_eq!(fixture.ledger.hold(Lane(0), next(3), because, fixture.now), Ok(None));
     assert_eq!(fixture.ledger.session_opened(1 << 20).len(), 1, "a held lane that no frame names is not announced");
 }
@@ -283,4 +295,49 @@ fn a_lane_begins_once_however_often_the_collector_answers() {
     ledger.session_opened(1 << 20);
     assert!(matches!(ledger.resume(lane, ResumePoint::Fresh, now), Ok(Resumed::Begin(_))));
     assert_eq!(ledger.begin(lane, ResumePoint::Fresh, Beginning::Start { at: next(0) }), None, "two starts would stop the agent");
+}
+
+/// Lanes 0, 1 and 2 are of classes 3, 0 and 3.
+fn with_classes(max_in_flight_bytes: usize) -> Fixture {
+    let now = Instant::now();
+    let flows = [TopicClass::BULK, TopicClass::URGENT].map(|class| FlowSpec { class, ..FlowSpec::default() });
+    let mut ledger = Ledger::with(Scheduler::new(flows.into()), now);
+    ledger.session_opened(max_in_flight_bytes);
+    for index in 0..3 {
+        let lane = ledger.open(LaneSource { flow: Flow(index as u16 % 2), ..source(index) }).unwrap().lane;
+        ledger.resume(lane, ResumePoint::At(next(0)), now).unwrap();
+        ledger.begin(lane, ResumePoint::At(next(0)), Beginning::Resume { at: next(0) });
+    }
+    Fixture { ledger, now }
+}
+
+#[test]
+fn an_alarm_overtakes_bulk_in_each_session() {
+    let mut fixture = with_classes(1 << 20);
+    fixture.push(&[(Lane(0), 0, 5)]);
+    fixture.push(&[(Lane(0), 5, 7), (Lane(2), 0, 1)]);
+    fixture.push(&[(Lane(1), 0, 1)]);
+    let classes = |ledger: &mut Ledger| std::iter::from_fn(|| ledger.next_frame()).map(|frame| frame.class.number()).collect::<Vec<_>>();
+    assert_eq!(classes(&mut fixture.ledger), [0, 3, 3]);
+    fixture.ledger.session_closed();
+    fixture.ledger.session_opened(1 << 20);
+    assert_eq!(classes(&mut fixture.ledger), [0_u8; 0], "no answers yet");
+    fixture.ledger.resume(Lane(1), ResumePoint::At(next(0)), fixture.now).unwrap();
+    assert_eq!(classes(&mut fixture.ledger), [0], "an alarm does not wait for the answers of bulk");
+    for lane in [0, 2] {
+        fixture.ledger.resume(Lane(lane), ResumePoint::At(next(0)), fixture.now).unwrap();
+    }
+    assert_eq!(classes(&mut fixture.ledger), [3, 3]);
+}
+
+#[test]
+fn a_part_of_the_window_is_for_class_0() {
+    let length = frame(&[(Lane(0), 0, 1)]).bytes.len();
+    let mut fixture = with_classes(8 * length);
+    (0..9).for_each(|n| fixture.push(&[(Lane(0), n, n + 1)]));
+    assert_eq!(fixture.sent().len(), 7);
+    (0..3).for_each(|n| fixture.push(&[(Lane(1), n, n + 1)]));
+    assert_eq!(fixture.sent(), [7], "what is left of it");
+    fixture.ack(0, 3);
+    assert_eq!(fixture.sent(), [8, 9], "and bulk stays out of it");
 }

@@ -29,7 +29,7 @@ pub enum Begins {
     Source,
     /// It has begun; this section is to be sent before anything else of the lane.
     Begun(Option<Section>),
-    /// Offsets from `first` are missing in the spill. Look at the source's log, then call [`Spool::begin_hole`].
+    /// Offsets from `first` are missing in the spill. Look at the source's log, then call [`Spools::begin_hole`](super::Spools::begin_hole).
     Hole,
 }
 
@@ -63,7 +63,7 @@ impl Known {
 impl Spool {
     /// Reads a partition's lane on although there is no session, from the end of the spill, or from what the local group has committed if that
     /// is more: everything below is at the centre then. What is read goes into the spill. Without either, the centre is waited for.
-    pub fn read_on(&mut self, ledger: &mut Ledger, lane: Lane, known: &Known, committed: Option<NextOffset>) {
+    pub(super) fn read_on(&mut self, ledger: &mut Ledger, lane: Lane, known: &Known, committed: Option<NextOffset>) {
         let Some((own, anew)) = own(ledger, lane, known) else {
             return;
         };
@@ -77,7 +77,7 @@ impl Spool {
     /// As [`Self::read_on`], with a look at the source's log: for a partition of which neither the spill nor the local group may know anything. Where only
     /// `policy` says where to begin, nothing is committed before the centre has answered: what it has may end before that, and is read again then.
     /// What the log's beginning has passed is a gap. A log that ends before what is known was truncated or made anew: the centre is waited for.
-    pub fn read_on_log(
+    pub(super) fn read_on_log(
         &mut self,
         ledger: &mut Ledger,
         lane: Lane,
@@ -114,13 +114,14 @@ impl Spool {
             return;
         };
         let (line, LaneSource { partition, topic_id, partition_count, .. }) = (book.line, book.source.clone());
+        let class = self.class(book.source.flow);
         let reason = GapReason::Retention;
         let mut builder = FrameBuilder::new();
         builder.gap(NO_LANE, first, next, reason);
         let bytes = builder.encode(&mut compressor).bytes;
         let kind = SectionKind::Gap { first, next, reason };
         let sections = vec![StoredSection { partition, topic_id, partition_count, line, kind }];
-        self.append(Append { sections, bytes }, Vec::new(), None, 0);
+        self.append(Append { class, sections, bytes }, Vec::new(), None, 0);
     }
 
     /// The centre says where a lane goes on that has not begun.
@@ -128,7 +129,7 @@ impl Spool {
     /// Before a lane is opened, [`announce`](spillway_spill_core::plan::announce) says for which incarnation: the oldest of which the spill holds
     /// something that is not released. If the source has another one by then, or none, [`LaneSource::outlived_by`](crate::lane::LaneSource) says
     /// so, and the lane ends by itself when all of that is at the centre: then what it released has to be told to the spill before it is asked again.
-    pub fn begin(&mut self, ledger: &mut Ledger, lane: Lane, point: ResumePoint, known: &Known) -> Begins {
+    pub(super) fn begin(&mut self, ledger: &mut Ledger, lane: Lane, point: ResumePoint, known: &Known) -> Begins {
         if ledger.book(lane).is_some_and(|book| book.source.outlived_by.is_some()) {
             return self.begin_past(ledger, lane, point, known);
         }
@@ -170,7 +171,7 @@ impl Spool {
 
     /// The spill does not have what the centre wants next. It is read again where the source still has it: then everything behind it is there, too.
     /// Else it is a gap, up to what the spill has, or to the source's beginning.
-    pub fn begin_hole(&mut self, ledger: &mut Ledger, lane: Lane, point: ResumePoint, known: &Known, log: LogRange) -> Begins {
+    pub(super) fn begin_hole(&mut self, ledger: &mut Ledger, lane: Lane, point: ResumePoint, known: &Known, log: LogRange) -> Begins {
         let known = &own_of(ledger, lane, known);
         let Some(Plan { legs, goes_on: Some((_, end)) }) = known.plan(ledger, lane, point) else {
             return Begins::Source;

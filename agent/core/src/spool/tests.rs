@@ -12,7 +12,7 @@ use spillway_spill_core::entry::Line;
 use spillway_spill_core::plan::Released;
 use spillway_spill_core::summary::{Source, Span, What};
 
-use self::world::{PARTITIONS, World};
+use self::world::{PARTITIONS, RULES, World};
 use super::*;
 use crate::lane::LaneSource;
 use crate::start::{Beginning, LogRange, StartPolicy};
@@ -31,7 +31,7 @@ fn next(value: u64) -> NextOffset {
 
 fn source(index: u32) -> LaneSource {
     let partition = TopicPartition { topic: TopicName::parse("t").unwrap(), partition: Partition::new(index).unwrap() };
-    LaneSource { partition, topic_id: TopicId([1; 16]), partition_count: PARTITIONS, born: false, outlived_by: None }
+    LaneSource { partition, topic_id: TopicId([1; 16]), partition_count: PARTITIONS, born: false, outlived_by: None, flow: Flow::default() }
 }
 
 #[derive(Debug, Clone)]
@@ -77,6 +77,8 @@ pub(super) enum Action {
     Block(bool),
     /// The collector takes no frame that was spilled from now on, for all are too large for it; or takes them again.
     Narrow(bool),
+    /// The next agent has other rules, so that partitions are of other flows.
+    Rules(usize),
     /// The local group forgets the partition.
     LoseGroup(u32),
     /// Another agent of the site sent so many more records of the partition, while this one had no session.
@@ -123,6 +125,7 @@ fn action(worlds: Worlds) -> impl Strategy<Value = Action> {
         2 => any::<bool>().prop_map(move |narrow| only(narrows, Action::Narrow(narrow))),
         1 => (0..PARTITIONS).prop_map(move |index| only(strange, Action::LoseGroup(index))),
         1 => (0..PARTITIONS, 0u64..9).prop_map(move |(index, count)| only(strange, Action::Elsewhere(index, count))),
+        1 => (0..RULES.len()).prop_map(Action::Rules),
     ]
 }
 
@@ -135,8 +138,8 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn everything_arrives_once_in_order_whatever_ends(actions in prop::collection::vec(action(Worlds::default()), 1..120)) {
-        let mut world = World::new();
+    fn everything_arrives_once_in_order_whatever_ends(rules in 0..RULES.len(), actions in prop::collection::vec(action(Worlds::default()), 1..120)) {
+        let mut world = World::of(rules);
         for action in actions {
             world.play(action);
         }
@@ -147,11 +150,11 @@ proptest! {
     /// The last word of the schedule is that the spill takes nothing, and yet all of it arrives.
     #[test]
     fn a_spill_that_takes_nothing_does_not_stop_the_line(
-        damage in any::<bool>(),
+        rules in 0..RULES.len(), damage in any::<bool>(),
         actions in prop::collection::vec(action(Worlds { blocks: true, ..Worlds::default() }), 1..120),
         more in prop::collection::vec(action(Worlds { damage: true, ..Worlds::default() }), 0..40),
     ) {
-        let mut world = World::new();
+        let mut world = World::of(rules);
         for action in actions.into_iter().chain(more.into_iter().filter(|_| damage)) {
             world.play(action);
         }
@@ -161,8 +164,8 @@ proptest! {
     }
 
     #[test]
-    fn what_the_spill_loses_is_read_again_or_told(actions in prop::collection::vec(action(Worlds { damage: true, ..Worlds::default() }), 1..120)) {
-        let mut world = World::new();
+    fn what_the_spill_loses_is_read_again_or_told(rules in 0..RULES.len(), actions in prop::collection::vec(action(Worlds { damage: true, ..Worlds::default() }), 1..120)) {
+        let mut world = World::of(rules);
         for action in actions {
             world.play(action);
         }
@@ -170,8 +173,8 @@ proptest! {
     }
 
     #[test]
-    fn what_is_dropped_is_told_as_dropped(actions in prop::collection::vec(action(Worlds { drops: true, ..Worlds::default() }), 1..120)) {
-        let mut world = World::new();
+    fn what_is_dropped_is_told_as_dropped(rules in 0..RULES.len(), actions in prop::collection::vec(action(Worlds { drops: true, ..Worlds::default() }), 1..120)) {
+        let mut world = World::of(rules);
         for action in actions {
             world.play(action);
         }
@@ -180,9 +183,9 @@ proptest! {
 
     #[test]
     fn what_is_too_large_for_the_collector_is_not_lost(
-        actions in prop::collection::vec(action(Worlds { narrows: true, ..Worlds::default() }), 1..120)
+        rules in 0..RULES.len(), actions in prop::collection::vec(action(Worlds { narrows: true, ..Worlds::default() }), 1..120)
     ) {
-        let mut world = World::new();
+        let mut world = World::of(rules);
         for action in actions {
             world.play(action);
         }
@@ -192,9 +195,9 @@ proptest! {
 
     #[test]
     fn a_partition_of_which_nothing_is_known_is_read_from_its_log(
-        actions in prop::collection::vec(action(Worlds { strange: true, ..Worlds::default() }), 1..120)
+        rules in 0..RULES.len(), actions in prop::collection::vec(action(Worlds { strange: true, ..Worlds::default() }), 1..120)
     ) {
-        let mut world = World::alone();
+        let mut world = World::alone(rules);
         for action in actions {
             world.play(action);
         }
@@ -203,8 +206,8 @@ proptest! {
     }
 
     #[test]
-    fn all_of_it_together(actions in prop::collection::vec(action(Worlds { damage: true, drops: true, strange: true, blocks: true, narrows: true }), 1..120)) {
-        let mut world = World::alone();
+    fn all_of_it_together(rules in 0..RULES.len(), actions in prop::collection::vec(action(Worlds { damage: true, drops: true, strange: true, blocks: true, narrows: true }), 1..120)) {
+        let mut world = World::alone(rules);
         for action in actions {
             world.play(action);
         }

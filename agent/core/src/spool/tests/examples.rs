@@ -5,14 +5,15 @@ use std::time::Instant;
 use spillway_proto::Lane;
 use spillway_proto::frame::{Frame, GapReason, Section, SectionKind};
 use spillway_proto::message::ResumePoint;
-use spillway_spill_core::entry::{EntryId, Line, StoredSection};
+use spillway_spill_core::entry::{Class, EntryId, Line, StoredSection};
 use spillway_spill_core::summary::{Source, span_of};
 
 use super::world::World;
 use super::{Action, LIMITS, next, site, source};
 use crate::lane::LaneSource;
 use crate::ledger::Ledger;
-use crate::spool::{Begins, Known, ReadEntry, Spool};
+use crate::schedule::Scope;
+use crate::spool::{Begins, Known, ReadEntry, Spools};
 use crate::start::{Beginning, LogRange, StartPolicy};
 /// The model goes where it should: random runs alone might never fill the spill.
 #[test]
@@ -138,7 +139,7 @@ fn what_was_dropped_is_a_gap_and_nothing_else() {
 /// Found by the model: the collector was said to acknowledge more than was sent.
 #[test]
 fn what_straddles_a_lanes_beginning_takes_it_no_further_back() {
-    let mut world = World::alone();
+    let mut world = World::alone(0);
     for action in [
         Action::Write([0, 0, 3]),
         Action::Read([0, 0, 3]),
@@ -173,14 +174,14 @@ fn a_guess_where_to_read_is_not_committed_before_the_centre_answers() {
         (ResumePoint::At(next(4)), Begins::Hole),
     ] {
         let now = Instant::now();
-        let (mut ledger, mut spool) = (Ledger::new(now), Spool::new(LIMITS, EntryId::ZERO));
+        let (mut ledger, mut spool) = (Ledger::new(now), Spools::single(LIMITS, EntryId::ZERO));
         let lane = ledger.open(source(0)).unwrap().lane;
         let log = LogRange { start: next(3), end: next(10) };
         spool.read_on_log(&mut ledger, lane, &Known::default(), None, log, StartPolicy::Latest);
         assert_eq!(ledger.take_attachments()[0].next, next(10));
         spool.built(&mut ledger, site::frame(&[(lane, 10, 12)]), &[], 0, now).unwrap();
         let sections = spool.take_appends().remove(0).sections;
-        spool.stored(&mut ledger, 1, EntryId(1));
+        spool.stored(&mut ledger, Class::DEFAULT, 1, EntryId(1));
         assert!(ledger.take_commits().is_empty(), "nobody knows of what comes before");
         let StoredSection { partition, topic_id, partition_count, .. } = sections[0].clone();
         let spans = vec![(Source { partition, topic_id, partition_count }, span_of(&sections[0], false))];
@@ -206,7 +207,7 @@ fn a_copy_that_becomes_durable_late_takes_no_commit_back() {
     for n in 0..2 {
         ledger.push(site::frame(&[(lane, n, n + 1)]), &[], 0, now).unwrap();
     }
-    let copies = ledger.copies();
+    let copies = ledger.copies(Scope::All);
     while ledger.next_frame().is_some() {}
     ledger.ack(lane, next(2), now).unwrap();
     ledger.durable(&copies[0].raw_sections, Some(copies[0].index));
@@ -216,7 +217,7 @@ fn a_copy_that_becomes_durable_late_takes_no_commit_back() {
 #[test]
 fn what_stands_before_what_it_follows_is_found_in_another_pass() {
     let (now, point) = (Instant::now(), ResumePoint::At(next(1)));
-    let (mut ledger, mut spool) = (Ledger::new(now), Spool::new(LIMITS, EntryId(7)));
+    let (mut ledger, mut spool) = (Ledger::new(now), Spools::single(LIMITS, EntryId(7)));
     ledger.session_opened(1 << 20);
     let lane = ledger.open(source(0)).unwrap().lane;
     ledger.resume(lane, point, now).unwrap();
@@ -237,9 +238,9 @@ fn what_stands_before_what_it_follows_is_found_in_another_pass() {
     // More comes in all the time: the end is never reached.
     spool.built(&mut ledger, site::frame(&[(lane, 4, 5)]), &[], 0, now).unwrap();
     for (after, entry) in [(0, &entries[0]), (5, &entries[1]), (0, &entries[0])] {
-        assert_eq!(spool.next_read(&ledger), Some(EntryId(after)));
+        assert_eq!(spool.next_read(&ledger), Some((None, EntryId(after))));
         spool.read(&mut ledger, Some(entry.clone()), usize::MAX, now).unwrap();
-        spool.settle(&mut ledger);
+        spool.settle(&mut ledger, false);
     }
     assert_eq!(ledger.book(lane).unwrap().position, Some(next(4)));
 }
@@ -268,7 +269,7 @@ fn a_spilled_frame_that_is_too_large_stays_in_the_spill() {
 /// Found by the model: a collector that does not know that a lane is held got what follows a hole.
 #[test]
 fn what_is_taken_back_of_a_lane_that_stands_still_is_no_lanes() {
-    let mut world = World::alone();
+    let mut world = World::alone(0);
     for action in [Action::Connect, Action::Send, Action::Arrive(1), Action::Crash(0), Action::Write([1, 3, 0]), Action::Read([0, 1, 0])] {
         world.play(action);
     }
@@ -304,7 +305,7 @@ fn a_line_that_acknowledges_nothing_does_not_end_the_use_of_the_spill() {
 /// Found by the model: the lane's beginning was dropped, and data that followed it was sent.
 #[test]
 fn a_lane_that_stands_still_sends_what_comes_before() {
-    let mut world = World::alone();
+    let mut world = World::alone(0);
     for action in [Action::Write([0, 2, 1]), Action::Read([0, 1, 1]), Action::Crash(1), Action::Read([0, 1, 0]), Action::Connect] {
         world.play(action);
     }

@@ -9,7 +9,7 @@ const NEW: TopicId = TopicId([2; 16]);
 
 struct Play {
     ledger: Ledger,
-    spool: Spool,
+    spool: Spools,
     now: Instant,
 }
 
@@ -18,7 +18,7 @@ impl Play {
         let now = Instant::now();
         let mut ledger = Ledger::new(now);
         ledger.session_opened(1 << 20);
-        Self { ledger, spool: Spool::new(LIMITS, EntryId(9)), now }
+        Self { ledger, spool: Spools::single(LIMITS, EntryId(9)), now }
     }
 
     fn open(&mut self, topic_id: TopicId, outlived_by: Option<TopicId>, point: ResumePoint) -> Lane {

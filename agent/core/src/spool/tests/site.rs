@@ -7,7 +7,7 @@ use spillway_proto::compress::Compressor;
 use spillway_proto::frame::{EncodedFrame, FrameBuilder, Section, SectionKind};
 use spillway_proto::record::RecordWriter;
 use spillway_proto::{Lane, Offset};
-use spillway_spill_core::entry::{EntryId, StoredSection};
+use spillway_spill_core::entry::{Class, EntryId, StoredSection};
 
 use super::next;
 
@@ -18,6 +18,8 @@ pub(super) struct Site {
     pub(super) logs: BTreeMap<u32, (u64, u64)>,
     pub(super) committed: BTreeMap<u32, u64>,
     pub(super) entries: BTreeMap<EntryId, (Vec<StoredSection>, Bytes)>,
+    /// Of all entries that there ever were.
+    pub(super) classes: BTreeMap<EntryId, Class>,
     pub(super) last: EntryId,
     pub(super) released: BTreeMap<u32, u64>,
     /// Offsets that were in entries that are lost.

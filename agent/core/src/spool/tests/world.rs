@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use spillway_proto::Lane;
 use spillway_proto::frame::{Frame, GapReason, SectionKind};
 use spillway_proto::message::ResumePoint;
-use spillway_spill_core::entry::EntryId;
+use spillway_spill_core::entry::Class;
 
 use super::centre::{Answer, Centre};
 use super::site::{Site, frame, opening};
 use super::{Action, LIMITS, next, source};
-use crate::lane::{AfterDrain, HeldBecause};
+use crate::lane::{AfterDrain, HeldBecause, LaneSource};
 use crate::ledger::{Ledger, Resumed};
-use crate::spool::{Append, Begins, Spool};
+use crate::schedule::{Flow, FlowSpec, Scheduler, TopicClass};
+use crate::spool::{Append, Begins, Holdings, Spools};
 use crate::start::{LogRange, StartPolicy, decide};
 
 mod disk;
@@ -22,11 +23,32 @@ pub(super) const PARTITIONS: u32 = 3;
 const MAX_RAW: usize = 1 << 20;
 const WINDOW: usize = 200;
 
+/// The flow of each partition, under different rules.
+pub(super) const RULES: [[u16; PARTITIONS as usize]; 4] = [[0, 0, 0], [0, 1, 2], [2, 2, 0], [1, 0, 1]];
+
+fn flow_of(rules: usize, index: u32) -> Flow {
+    Flow(RULES[rules][index as usize])
+}
+
+/// Classes 0, 1 and 3. Under the first rules there is one flow.
+fn ledger(rules: usize, now: Instant) -> Ledger {
+    let spec = |class| FlowSpec { class: TopicClass::new(class).unwrap(), ..FlowSpec::default() };
+    let flows = if rules == 0 { Vec::new() } else { [0, 1, 3].map(spec).into() };
+    Ledger::with(Scheduler::new(flows), now)
+}
+
+fn spools(rules: usize, holds: &Holdings) -> Spools {
+    let classes = if rules == 0 { vec![Class::DEFAULT] } else { [0, 1, 3].map(|class| Class::of(Class::BLOCK, class, 0).unwrap()).into() };
+    Spools::new(LIMITS, classes, holds, |partition| flow_of(rules, partition.partition.index()))
+}
+
 pub(super) struct World {
     site: Site,
     centre: Centre,
     ledger: Ledger,
-    spool: Spool,
+    spool: Spools,
+    /// Place in [`RULES`] of the rules in force, and of those that the next agent has.
+    rules: (usize, usize),
     now: Instant,
     connected: bool,
     /// What the source reads: lane and position of each partition.
@@ -49,21 +71,27 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
-        Self::with(false)
+        Self::with(false, 0)
+    }
+
+    /// In which partitions are of several classes.
+    pub(super) fn of(rules: usize) -> Self {
+        Self::with(false, rules)
     }
 
     /// In which a partition of which nothing is known is read without a session.
-    pub(super) fn alone() -> Self {
-        Self::with(true)
+    pub(super) fn alone(rules: usize) -> Self {
+        Self::with(true, rules)
     }
 
-    fn with(reads_alone: bool) -> Self {
+    fn with(reads_alone: bool, rules: usize) -> Self {
         let now = Instant::now();
         let mut world = Self {
             site: Site::default(),
             centre: Centre::default(),
-            ledger: Ledger::new(now),
-            spool: Spool::new(LIMITS, EntryId::ZERO),
+            ledger: ledger(rules, now),
+            spool: spools(rules, &Holdings::default()),
+            rules: (rules, rules),
             now,
             connected: false,
             reading: BTreeMap::new(),
@@ -89,6 +117,7 @@ impl World {
         }
         match action {
             Action::Block(blocked) => self.blocked = blocked,
+            Action::Rules(rules) => self.rules.1 = rules,
             Action::Narrow(narrow) => self.narrow = narrow,
             Action::Write(counts) => (0..).zip(counts).for_each(|(index, count)| self.site.logs.entry(index).or_default().1 += count),
             Action::Read(counts) => self.read(counts),
@@ -217,10 +246,12 @@ impl World {
         let appends = self.spool.take_appends();
         self.appended += appends.len();
         self.unsynced.extend(appends);
-        self.spool.settle(&mut self.ledger);
-        if self.blocked && self.spool.take_back(&self.ledger) {
+        self.spool.settle(&mut self.ledger, self.site.entries.is_empty());
+        if self.blocked
+            && let Some(class) = self.spool.take_back(&self.ledger, |_| true)
+        {
             self.returned += self.unsynced.len();
-            self.unsynced.clear();
+            self.unsynced.retain(|append| class.is_some_and(|class| append.class != class));
             self.returning = true;
         }
         for attachment in self.ledger.take_attachments() {
@@ -261,7 +292,7 @@ impl World {
     }
 
     fn open(&mut self, index: u32) {
-        let lane = self.ledger.open(source(index)).unwrap().lane;
+        let lane = self.ledger.open(LaneSource { flow: flow_of(self.rules.0, index), ..source(index) }).unwrap().lane;
         if self.connected {
             self.announce(lane, index);
         } else {
@@ -337,10 +368,13 @@ impl World {
                 *at = to;
             }
         }
-        if sections.is_empty() {
-            return;
+        while let Some((lane, ..)) = sections.first() {
+            let flow = |lane: &Lane| self.ledger.book(*lane).map(|book| book.source.flow);
+            let own = flow(lane);
+            let (together, others) = sections.iter().copied().partition::<Vec<_>, _>(|(lane, ..)| flow(lane) == own);
+            sections = others;
+            self.spool.built(&mut self.ledger, frame(&together), &[], 10, self.now).unwrap();
         }
-        self.spool.built(&mut self.ledger, frame(&sections), &[], 10, self.now).unwrap();
     }
 
     fn arrive(&mut self) {
@@ -377,12 +411,12 @@ impl World {
     fn crash(&mut self, kept: usize) {
         self.returning = false;
         self.disconnect();
-        for append in self.unsynced.drain(..).take(kept) {
-            self.site.last = self.site.last.next();
-            self.site.entries.insert(self.site.last, (append.sections, append.bytes));
+        for append in std::mem::take(&mut self.unsynced).into_iter().take(kept) {
+            self.insert(append);
         }
-        self.ledger = Ledger::new(self.now);
-        self.spool = Spool::new(LIMITS, self.site.entries.last_key_value().map_or(EntryId::ZERO, |(id, _)| *id));
+        self.rules.0 = self.rules.1;
+        self.ledger = ledger(self.rules.0, self.now);
+        self.spool = spools(self.rules.0, &self.holdings());
         self.reading.clear();
         self.reopen.clear();
         (0..PARTITIONS).for_each(|index| self.open(index));

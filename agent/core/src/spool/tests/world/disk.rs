@@ -1,7 +1,7 @@
 //! What happens to the spill on the disk.
 
 use spillway_proto::frame::{Frame, GapReason, SectionKind};
-use spillway_spill_core::entry::{Line, StoredSection};
+use spillway_spill_core::entry::{EntryId, Line, StoredSection};
 use spillway_spill_core::plan::Released;
 use spillway_spill_core::ranges::Ranges;
 use spillway_spill_core::summary::{Source, Span, What, span_of};
@@ -9,7 +9,7 @@ use spillway_spill_core::summary::{Source, Span, What, span_of};
 use super::super::{next, source};
 use super::{MAX_RAW, World};
 use crate::lane::LaneSource;
-use crate::spool::{Known, ReadEntry};
+use crate::spool::{Append, Holdings, Known, ReadEntry};
 
 impl World {
     pub(super) fn known(&self, index: u32) -> Known {
@@ -45,19 +45,39 @@ impl World {
         if self.blocked {
             return;
         }
-        let count = count.min(self.unsynced.len());
-        for append in self.unsynced.drain(..count) {
-            self.site.last = self.site.last.next();
-            self.site.entries.insert(self.site.last, (append.sections, append.bytes));
-        }
-        if count > 0 {
-            self.spool.stored(&mut self.ledger, count, self.site.last);
+        for _ in 0..count {
+            // Order is kept within a class only.
+            let newest = self.unsynced.back().map(|append| append.class).filter(|_| count.is_multiple_of(2));
+            let place = newest.and_then(|class| self.unsynced.iter().position(|append| append.class == class));
+            let Some(append) = self.unsynced.remove(place.unwrap_or(0)) else {
+                return;
+            };
+            let class = append.class;
+            self.insert(append);
+            self.spool.stored(&mut self.ledger, class, 1, self.site.last);
         }
     }
 
+    pub(super) fn insert(&mut self, append: Append) {
+        self.site.last = self.site.last.next();
+        self.site.classes.insert(self.site.last, append.class);
+        self.site.entries.insert(self.site.last, (append.sections, append.bytes));
+    }
+
+    pub(super) fn holdings(&self) -> Holdings {
+        let mut holds = Holdings { last: self.site.entries.last_key_value().map_or(EntryId::ZERO, |(id, _)| *id), ..Holdings::default() };
+        for (id, (sections, _)) in &self.site.entries {
+            let partitions = holds.classes.entry(self.site.classes[id]).or_default();
+            partitions.extend(sections.iter().map(|section| section.partition.clone()));
+        }
+        holds
+    }
+
     pub(super) fn drain(&mut self) {
-        if let Some(after) = self.spool.next_read(&self.ledger) {
-            let found = self.site.entries.range(after.next()..).next();
+        let asked = std::iter::from_fn(|| self.spool.next_read(&self.ledger)).collect::<Vec<_>>();
+        for (class, after) in asked {
+            let of_class = |id: &EntryId| class.is_none_or(|class| self.site.classes[id] == class);
+            let found = self.site.entries.range(after.next()..).find(|(id, _)| of_class(id));
             let entry = found.map(|(id, (sections, bytes))| {
                 let frame = Frame::decode(bytes.clone(), MAX_RAW).unwrap();
                 ReadEntry { id: *id, created_ms: 0, sections: sections.clone(), frame }
@@ -96,13 +116,13 @@ impl World {
 
     pub(super) fn drop_newest(&mut self, count: usize) {
         let count = count.min(self.unsynced.len());
-        let dropped = self.unsynced.drain(..count).map(|append| append.sections).collect::<Vec<_>>();
-        dropped.iter().for_each(|sections| self.note_dropped(sections));
-        if count > 0 {
-            self.spool.stored(&mut self.ledger, count, self.site.last);
+        let dropped = self.unsynced.drain(..count).map(|append| (append.class, append.sections)).collect::<Vec<_>>();
+        dropped.iter().for_each(|(_, sections)| self.note_dropped(sections));
+        for (class, _) in &dropped {
+            self.spool.stored(&mut self.ledger, *class, 1, self.site.last);
         }
         // The report follows the confirmation.
-        dropped.iter().for_each(|sections| self.tell_lost(sections));
+        dropped.iter().for_each(|(_, sections)| self.tell_lost(sections));
     }
 
     pub(super) fn note_dropped(&mut self, sections: &[StoredSection]) {
