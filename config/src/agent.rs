@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use crate::settings::{PROFILES, RATE_LEAST_BITS};
 use crate::units::{BitRate, ByteSize, DurationText};
 use crate::{
     AdminConfig, HostPort, KafkaClient, LogConfig, OnGap, Problem, Problems, Profile, ShutdownConfig, SpillConfig, StartFrom, TlsFiles,
-    TopicsConfig, WhenFull, address, site,
+    TopicsConfig, WhenFull, address, flows, site,
 };
 
 /// The commented reference file of the agent: what `spillway-agent config` prints, and the bottom layer of every configuration.
@@ -172,13 +171,6 @@ impl AgentConfig {
         self.topics.rule_for(topic).and_then(|rule| rule.when_full).unwrap_or(self.spill.when_full)
     }
 
-    /// All policies in use (`spill.when_full` and those of rules), without repeats, in the enum's order.
-    pub fn spill_policies(&self) -> Vec<WhenFull> {
-        let of_rules = self.topics.rules.iter().filter_map(|rule| rule.when_full);
-        let used: BTreeSet<WhenFull> = of_rules.chain([self.spill.when_full]).collect();
-        used.into_iter().collect()
-    }
-
     pub(crate) fn read(table: &Table<'_>) -> Result<Self, Reported> {
         let site = table.required("site", |item| site::name(&parse::text(item)?));
         let memory_max = table.required("memory_max", parse::size(MEMORY_LEAST..=MEMORY_MOST));
@@ -193,8 +185,8 @@ impl AgentConfig {
         let shutdown = table.table("shutdown", ShutdownConfig::read);
         let admin = table.table("admin", AdminConfig::read);
         let log = table.table("log", LogConfig::read);
-        if let (Some(memory_max), Ok(spill)) = (memory, &spill) {
-            check_memory(table, memory_max, spill)?;
+        if let (Some(memory_max), Ok(topics), Ok(spill)) = (memory, &topics, &spill) {
+            flows::check_memory(table, memory_max, topics, spill)?;
         }
         Ok(Self {
             site: site?,
@@ -212,16 +204,6 @@ impl AgentConfig {
             warnings: Vec::new(),
         })
     }
-}
-
-/// A spill needs memory of its own.
-fn check_memory(table: &Table<'_>, memory_max: ByteSize, spill: &SpillConfig) -> Result<(), Reported> {
-    if spill.max_bytes.is_none() || memory_max >= MEMORY_LEAST_WITH_SPILL {
-        return Ok(());
-    }
-    let what = format!("less than {MEMORY_LEAST_WITH_SPILL}, which an agent with a spill needs");
-    let fix = format!("write \"{MEMORY_LEAST_WITH_SPILL}\" or more, or set spill.max_bytes = \"off\"");
-    Err(table.contradiction("memory_max", Flaw::new(what, fix)))
 }
 
 impl AgentKafka {

@@ -27,6 +27,7 @@ mod address;
 mod agent;
 mod collector;
 mod common;
+mod flows;
 mod kafka;
 mod layer;
 mod load;
@@ -47,6 +48,7 @@ pub use collector::{
     COLLECTOR_REFERENCE, CollectorConfig, ListenConfig, RemoteTopicsConfig, SessionConfig, SitesConfig, TransactionsConfig,
 };
 pub use common::{AdminConfig, LogConfig, LogFormat, ShutdownConfig, TlsFiles};
+pub use flows::FlowConfig;
 pub use kafka::{KafkaClient, Librdkafka, SaslMechanism, SecurityProtocol};
 pub use problem::{Place, Problem, Problems};
 pub use secret::Secret;

@@ -5,16 +5,26 @@ use jiff::Timestamp;
 use regex::{Regex, RegexBuilder};
 use regex_syntax::hir::{Hir, Look};
 
-use crate::WhenFull;
 use crate::layer::{Item, Value};
 use crate::parse::{self, Flaw};
 use crate::reader::{Reported, Table};
+use crate::units::BitRate;
+use crate::{WhenFull, flows};
 
 /// Most patterns of a list, and most rules: each is tried for each topic.
 const PATTERNS_MAX: usize = 1_000;
 
 /// Most bytes of a compiled pattern. `.{1,200}` takes about 60 KiB; what needs more is a mistake like `(.{1,200}){1,200}`.
 const PATTERN_COMPILED_MAX_BYTES: usize = 1 << 20;
+
+/// Classes are 0 (alarms) to 3 (bulk).
+const CLASS_MOST: u8 = 3;
+
+/// Weights further apart would let the lightest wait for hours on a thin line.
+const WEIGHT_MOST: u32 = 100;
+
+/// Below this, a frame of some hundred bytes would take seconds.
+const RATE_LEAST_BITS: u64 = 1_000;
 
 /// `[topics]` of the agent: which topics are mirrored, with MirrorMaker 2's meaning of the patterns.
 #[derive(Debug, Clone)]
@@ -40,6 +50,13 @@ pub struct TopicRule {
     pub on_gap: Option<OnGap>,
     /// In place of `spill.when_full`.
     pub when_full: Option<WhenFull>,
+    /// How urgent: 0 (alarms, before everything else) to 3 (bulk). Default 2.
+    pub class: Option<u8>,
+    /// Share of the rule's topics, all together, of what their class has of the line. Default 1, with all topics of the class that have neither this nor a
+    /// `rate_max`; 1 to 100.
+    pub weight: Option<u32>,
+    /// Most bits a second of frames with the rule's topics, all together. Default `None`: no cap of their own. At least 1 kbit.
+    pub rate_max: Option<BitRate>,
 }
 
 /// Where a partition starts for which the centre holds no progress.
@@ -81,7 +98,8 @@ impl TopicsConfig {
         let exclude = table.list("exclude", PATTERNS_MAX, Pattern::parse);
         let interval = Duration::from_secs(1)..=Duration::from_secs(60 * 60);
         let refresh_interval = table.required("refresh_interval", parse::duration(interval));
-        let rules = table.tables("rule", PATTERNS_MAX, TopicRule::read);
+        let rules =
+            table.tables("rule", PATTERNS_MAX, TopicRule::read).and_then(|rules| flows::check_number(table, &rules).map(|()| rules));
         Ok(Self { include: include?, exclude: exclude?, refresh_interval: refresh_interval?, rules: rules? })
     }
 
@@ -97,7 +115,11 @@ impl TopicRule {
         let start = table.optional("start", StartFrom::parse);
         let on_gap = table.optional("on_gap", OnGap::parse);
         let when_full = table.optional("when_full", WhenFull::parse);
-        Ok(Self { pattern: pattern?, start: start?, on_gap: on_gap?, when_full: when_full? })
+        let class = table.optional("class", parse::integer(0..=CLASS_MOST));
+        let weight = table.optional("weight", parse::integer(1..=WEIGHT_MOST));
+        let rate_max = table.optional("rate_max", parse::rate_limit(RATE_LEAST_BITS));
+        let (class, weight, rate_max) = (class?, weight?, rate_max?.flatten());
+        Ok(Self { pattern: pattern?, start: start?, on_gap: on_gap?, when_full: when_full?, class, weight, rate_max })
     }
 }
 

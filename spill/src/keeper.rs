@@ -1,10 +1,11 @@
 //! The thread that owns a store: puts frames at its end in order, again after failures, syncs by size and time, reads, and gives space back.
 //!
-//! - A. Frames are confirmed in the order in which they were given, each once, when they are durable (or dropped by policy, durably noted).
+//! - A. Frames of a class are confirmed in the order in which they were given, each once, when they are durable (or dropped by policy, durably noted). A class that
+//!   waits for room does not hold up the others.
 //! - B. After a failure everything that was not confirmed is appended again, in order; nothing is given back to whoever gave it.
 //! - C. Every [`Command::Read`] is answered once, however long the disk fails.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -13,7 +14,7 @@ use spillway_proto::TopicPartition;
 
 use crate::admission::Full;
 use crate::commit::{CommitLimits, GroupCommit};
-use crate::entry::{Entry, EntryId};
+use crate::entry::{Class, Entry, EntryId};
 use crate::plan::Released;
 use crate::store::{Appended, Error, Release, Report, SpillStore, StoredEntry, Usage};
 use crate::summary::{Source, Span};
@@ -45,12 +46,12 @@ impl Default for KeeperLimits {
 pub enum Command {
     /// Put this at the end.
     Append(Entry),
-    /// Read the first entry after this one.
-    Read(EntryId),
+    /// Read the first entry after this one, of a class if one is given.
+    Read(Option<Class>, EntryId),
     /// This is at the centre.
     Release(Vec<Release>),
-    /// Forget what is not confirmed; answered by [`Event::TakenBack`]. What of it is stored nevertheless comes to light when it is read.
-    TakeBack,
+    /// Forget what is not confirmed, of a class or of all; answered by [`Event::TakenBack`]. What of it is stored nevertheless comes to light when it is read.
+    TakeBack(Option<Class>),
     /// Note durably what was released so far.
     Persist,
     /// Tell what is known of a partition, with everything that was given before.
@@ -60,14 +61,16 @@ pub enum Command {
 /// What the thread tells.
 #[derive(Debug)]
 pub enum Event {
-    /// The oldest `count` frames that were not confirmed are durable, or dropped by policy.
+    /// The oldest `count` frames of a class that were not confirmed are durable, or dropped by policy.
     Stored {
+        /// The class.
+        class: Class,
         /// How many.
         count: usize,
         /// The newest entry.
         last: EntryId,
     },
-    /// The answer to [`Command::TakeBack`]: nothing that was not confirmed before will be.
+    /// The answer to [`Command::TakeBack`]: nothing of it that was not confirmed before will be.
     TakenBack,
     /// The answer to [`Command::Read`]; `None`: there is no further entry.
     Read(Option<StoredEntry>),
@@ -86,8 +89,8 @@ pub enum Event {
     Unreported(u64),
     /// The figures have changed.
     Usage(Usage),
-    /// Frames wait because the store is full; `None`: none waits any more.
-    Full(Option<Full>),
+    /// Frames of a class wait because the store is full; `None`: none waits any more.
+    Full(Class, Option<Full>),
     /// The store cannot do what it should; `None`: it can again. It is tried on and on.
     Trouble(Option<Error>),
 }
@@ -121,7 +124,8 @@ impl Keeper {
             persists: false,
             tells: VecDeque::new(),
             usage: None,
-            full: None,
+            full: BTreeMap::new(),
+            full_retry: None,
             is_in_trouble: false,
         };
         let thread = std::thread::Builder::new().name("spill".to_owned()).spawn(move || work.run(&commands_in))?;
@@ -157,7 +161,7 @@ struct Work<S, T> {
     tell: T,
     queue: Queue,
     commit: GroupCommit,
-    reads: VecDeque<EntryId>,
+    reads: VecDeque<(Option<Class>, EntryId)>,
     /// Appending is tried again.
     retry: Option<Instant>,
     /// Deleting is tried again.
@@ -167,14 +171,17 @@ struct Work<S, T> {
     tells: VecDeque<TopicPartition>,
     retry_pause: Duration,
     usage: Option<Usage>,
-    full: Option<Full>,
+    /// Classes that wait for room.
+    full: BTreeMap<Class, Full>,
+    /// They are tried again.
+    full_retry: Option<Instant>,
     is_in_trouble: bool,
 }
 
 impl<S: SpillStore, T: FnMut(Event)> Work<S, T> {
     fn run(mut self, commands: &Receiver<Command>) {
         loop {
-            let due = [self.commit.due(), self.retry, self.tidy].into_iter().flatten().min();
+            let due = [self.commit.due(), self.retry, self.full_retry, self.tidy].into_iter().flatten().min();
             let wait = due.map_or(self.retry_pause, |due| due.saturating_duration_since(Instant::now()));
             match commands.recv_timeout(wait) {
                 Ok(command) => self.take(command),
@@ -195,17 +202,15 @@ impl<S: SpillStore, T: FnMut(Event)> Work<S, T> {
     fn take(&mut self, command: Command) {
         match command {
             Command::Append(entry) => self.queue.push(entry),
-            Command::Read(after) => self.reads.push_back(after),
+            Command::Read(class, after) => self.reads.push_back((class, after)),
             Command::Release(releases) => {
                 self.release(&releases);
-                if self.full.is_some() && !self.is_in_trouble {
-                    // There may be room now.
-                    self.retry = None;
-                }
+                // There may be room now.
+                self.full_retry = None;
             }
-            Command::TakeBack => {
+            Command::TakeBack(class) => {
                 self.confirm();
-                self.queue.clear();
+                self.queue.clear(class);
                 (self.tell)(Event::TakenBack);
             }
             Command::Persist => self.persists = true,
@@ -245,10 +250,11 @@ impl<S: SpillStore, T: FnMut(Event)> Work<S, T> {
     fn work(&mut self) {
         let now = Instant::now();
         let retry = self.retry.take_if(|retry| *retry <= now).is_some();
-        if self.tidy.take_if(|tidy| *tidy <= now).is_some() || retry {
+        let full_retry = self.full_retry.take_if(|retry| *retry <= now).is_some();
+        if self.tidy.take_if(|tidy| *tidy <= now).is_some() || retry || full_retry {
             self.release(&[]);
         }
-        if retry && self.is_in_trouble && self.queue.next().is_none() {
+        if retry && self.is_in_trouble && self.queue.next(&BTreeMap::new()).is_none() {
             // Nothing waits that would find out whether the disk works again.
             let outcome = self.store.persist();
             self.note(outcome);
@@ -276,24 +282,24 @@ impl<S: SpillStore, T: FnMut(Event)> Work<S, T> {
     }
 
     fn append(&mut self, now: Instant) {
-        let mut full = None;
-        while let Some(entry) = self.queue.next() {
-            let bytes = entry.frame.len();
+        // Those that wait for room are tried at intervals, while the others go on.
+        let tries_full = self.full_retry.is_none();
+        let mut full = if tries_full { BTreeMap::new() } else { self.full.clone() };
+        while let Some(entry) = self.queue.next(&full) {
+            let (class, bytes) = (entry.class, entry.frame.len());
             match self.store.append(entry, now_ms()) {
                 Ok(Appended::Stored(id)) => {
-                    self.queue.placed(Some(id));
+                    self.queue.placed(class, Some(id));
                     self.commit.appended(bytes, now);
                 }
-                Ok(Appended::Dropped(_)) => self.queue.placed(None),
+                Ok(Appended::Dropped(_)) => self.queue.placed(class, None),
                 Ok(Appended::Full(because)) => {
-                    full = Some(because);
-                    self.retry = Some(now + self.retry_pause);
-                    break;
+                    full.insert(class, because);
                 }
                 Err(error @ Error::EntryTooLarge { .. }) => {
                     // No frame that the protocol allows is: it would stop everything behind it.
                     tracing::error!(%error, "a frame cannot be spilled and is dropped");
-                    self.queue.placed(None);
+                    self.queue.placed(class, None);
                 }
                 Err(error) => {
                     self.note(Err(error));
@@ -301,22 +307,28 @@ impl<S: SpillStore, T: FnMut(Event)> Work<S, T> {
                 }
             }
         }
-        if self.full != full {
-            self.full = full;
-            (self.tell)(Event::Full(full));
+        if tries_full && !full.is_empty() {
+            self.full_retry = Some(now + self.retry_pause);
+        }
+        let before = std::mem::replace(&mut self.full, full);
+        for class in before.keys().filter(|class| !self.full.contains_key(class)) {
+            (self.tell)(Event::Full(*class, None));
+        }
+        for (class, because) in self.full.iter().filter(|(class, because)| before.get(class) != Some(because)) {
+            (self.tell)(Event::Full(*class, Some(*because)));
         }
     }
 
     fn confirm(&mut self) {
-        let count = self.queue.confirm(self.store.durable());
-        if count > 0 {
-            (self.tell)(Event::Stored { count, last: self.store.durable() });
+        let last = self.store.durable();
+        for (class, count) in self.queue.confirm(last) {
+            (self.tell)(Event::Stored { class, count, last });
         }
     }
 
     fn read(&mut self) {
-        while let Some(after) = self.reads.front().copied() {
-            match self.store.read(after) {
+        while let Some((class, after)) = self.reads.front().copied() {
+            match self.store.read_of(class, after) {
                 Ok(entry) => {
                     self.reads.pop_front();
                     (self.tell)(Event::Read(entry));

@@ -21,7 +21,7 @@
 //!
 //! Invariants: a generation's number is given once; entry numbers only go up; a generation has one class.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -80,7 +80,7 @@ const MAX_REPORTS: usize = 10_000;
 pub struct Options {
     /// How much may be stored. [`Limits::max_bytes`] includes the open generations, which take their eighth of it, at most 8 MiB, at once.
     pub limits: Limits,
-    /// What each class does when the spill is full; a class that is not named blocks.
+    /// What each class does when the spill is full; a class that is not named does what its number says.
     pub policies: BTreeMap<Class, Policy>,
     /// Encrypts what is stored; `None` stores it in clear.
     pub key: Option<Key>,
@@ -106,7 +106,7 @@ impl Options {
     }
 
     fn policy(&self, class: Class) -> Policy {
-        self.policies.get(&class).copied().unwrap_or(Policy::Block)
+        self.policies.get(&class).copied().unwrap_or_else(|| Policy::of(class))
     }
 }
 
@@ -170,10 +170,10 @@ impl SpillStore for RotatingStore {
         self.durable
     }
 
-    fn read(&mut self, after: EntryId) -> Result<Option<StoredEntry>, Error> {
-        let mut after = after;
+    fn read_of(&mut self, class: Option<Class>, after: EntryId) -> Result<Option<StoredEntry>, Error> {
+        let (wanted, mut after) = (class, after);
         loop {
-            let Some((id, class, number)) = self.find(after) else {
+            let Some((id, class, number)) = self.find(wanted, after) else {
                 return Ok(None);
             };
             if let Some((_, writer)) = self.writers.get(&class).filter(|(writing, _)| *writing == number) {
@@ -247,6 +247,16 @@ impl RotatingStore {
     /// The partitions of which anything is known.
     pub fn partitions(&self) -> Vec<TopicPartition> {
         self.tails.keys().cloned().collect()
+    }
+
+    /// The classes of which anything is stored, and the partitions that each holds something of.
+    pub fn classes(&self) -> BTreeMap<Class, Vec<TopicPartition>> {
+        let mut classes: BTreeMap<Class, BTreeSet<TopicPartition>> = BTreeMap::new();
+        for Generation { class, summary, .. } in self.generations.values().filter(|generation| !generation.summary.is_empty()) {
+            let sources = summary.spans().filter_map(|(key, _)| self.sources.source(key));
+            classes.entry(*class).or_default().extend(sources.map(|source| source.partition.clone()));
+        }
+        classes.into_iter().map(|(class, partitions)| (class, partitions.into_iter().collect())).collect()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::summary::{Source, Span};
 /// A durable store of frames. All methods block.
 ///
 /// - A. What [`Self::sync`] has confirmed is read again after any crash or power cut, until it is released or dropped by policy.
-/// - B. Entries are read in the order in which they were appended.
+/// - B. Entries are read in the order in which they were appended, all or those of a class.
 /// - C. After an error of [`Self::append`] or [`Self::sync`] the entries above [`Self::durable`] are not in the store: append them again.
 /// - D. Nothing is deleted but what is released or dropped by policy; and what is dropped is known afterwards.
 pub trait SpillStore {
@@ -33,11 +33,19 @@ pub trait SpillStore {
     /// The last durable entry. Appending may move it too, when a generation is full.
     fn durable(&self) -> EntryId;
 
-    /// The first durable entry after `after` that can be read. Damaged ones are passed over and reported.
+    /// The first durable entry after `after` that can be read, of a class if one is given. Damaged ones are passed over and reported.
     ///
     /// # Errors
     /// When the disk fails; ask again.
-    fn read(&mut self, after: EntryId) -> Result<Option<StoredEntry>, Error>;
+    fn read_of(&mut self, class: Option<Class>, after: EntryId) -> Result<Option<StoredEntry>, Error>;
+
+    /// The first durable entry after `after` that can be read, of any class.
+    ///
+    /// # Errors
+    /// As [`Self::read_of`].
+    fn read(&mut self, after: EntryId) -> Result<Option<StoredEntry>, Error> {
+        self.read_of(None, after)
+    }
 
     /// Tells what is at the centre. Space is given back as soon as a whole generation is released.
     ///

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use spillway_config::units::{BitRate, ByteSize};
 use spillway_config::{
     AGENT_REFERENCE, AdminConfig, AgentConfig, CollectorConfig, LogFormat, OnGap, Problems, SaslMechanism, SecurityProtocol, SiteFile,
-    SiteSettings, StartFrom, WhenFull,
+    SiteSettings, StartFrom,
 };
 use spillway_proto::SiteName;
 use tempfile::TempDir;
@@ -94,7 +94,7 @@ fn the_agent_needs_five_keys_and_gets_the_rest_from_the_reference() {
     assert_eq!(config.admin.listen, "127.0.0.1:9610".parse().ok());
     assert_eq!(config.log.format, LogFormat::Text);
     assert_eq!(config.spill, spill::default_spill());
-    assert_eq!(config.spill_policies(), [WhenFull::Block]);
+    assert_eq!(config.flows().len(), 1);
     assert_eq!(config.warnings, []);
 }
 

@@ -83,10 +83,37 @@ fn what_happens_when_the_spill_is_full_can_differ_by_topic() {
     let topics = ["debug", "odd", "telemetry", "metrics", "other"];
     let (block, oldest, newest) = (WhenFull::Block, WhenFull::DropOldest, WhenFull::DropNewest);
     assert_eq!(topics.map(|topic| config.when_full_of(topic)), [newest, block, oldest, newest, block]);
-    assert_eq!(config.spill_policies(), [block, oldest, newest]);
     let config = agent(&rules.concat(), &[("SPILLWAY_SPILL__WHEN_FULL", "drop_oldest")]);
     assert_eq!(topics.map(|topic| config.when_full_of(topic)), [newest, oldest, oldest, newest, oldest]);
-    assert_eq!(config.spill_policies(), [oldest, newest]);
     let words = [block, oldest, newest].map(WhenFull::as_str);
     assert_eq!(words, ["block", "drop_oldest", "drop_newest"]);
+}
+
+#[test]
+fn topics_with_the_same_rules_share_a_flow() {
+    let rule = |topics: &str, keys: &str| format!("[[topics.rule]]\nmatch = '{topics}'\n{keys}\n");
+    let rules = [
+        rule("alarms", "class = 0\nwhen_full = 'drop_oldest'"),
+        rule("trips", "when_full = 'drop_oldest'\nclass = 0"),
+        rule("one", "weight = 1"),
+        rule("two", "weight = 1"),
+        rule("capped", "class = 3\nrate_max = '64kbit'"),
+        rule("odd", "start = 'latest'"),
+        rule("free", "rate_max = 'unlimited'\nclass = 3"),
+    ];
+    let config = agent(&rules.concat(), &[]);
+    let (flows, flow_of) = (config.flows(), config.flow_of());
+    let topics = ["other", "odd", "alarms", "trips", "one", "two", "capped", "free"];
+    assert_eq!(topics.map(&flow_of), [0, 0, 1, 1, 2, 3, 4, 5]);
+    let shown = flows.iter().map(|flow| (flow.class, flow.weight, flow.rate_max.map(|rate| rate.bits_per_second()), flow.when_full));
+    let (block, oldest) = (WhenFull::Block, WhenFull::DropOldest);
+    let expected = [
+        (2, 1, None, block),
+        (0, 1, None, oldest),
+        (2, 1, None, block),
+        (2, 1, None, block),
+        (3, 1, Some(64_000), block),
+        (3, 1, None, block),
+    ];
+    assert_eq!(shown.collect::<Vec<_>>(), expected);
 }

@@ -18,7 +18,16 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// The class of the topics with this policy. It is on the disk: it never changes.
+    /// What a class does, by its number.
+    pub fn of(class: Class) -> Self {
+        match class.policy() {
+            Class::DROP_OLDEST => Self::DropOldest,
+            Class::DROP_NEWEST => Self::DropNewest,
+            _ => Self::Block,
+        }
+    }
+
+    /// The class of the topics with this policy and no other rule. It is on the disk: it never changes.
     pub fn class(self) -> Class {
         match self {
             Self::Block => Class::BLOCK,
@@ -104,11 +113,11 @@ pub fn decide(bytes: u64, policy: Policy, class: Class, limits: &Limits, fill: &
     if policy == Policy::DropNewest {
         return Verdict::DropNewest(full);
     }
-    let willing = |victim: &&Victim| victim.policy == Policy::DropOldest;
-    let own = victims.iter().filter(willing).find(|victim| victim.class == class);
-    // What may wait goes before what may be dropped: a class that said so makes room for others. Not because of the others' age.
-    let other = victims.iter().filter(willing).filter(|_| full != Full::Age).max_by_key(|victim| victim.age);
-    match own.or(other) {
+    // What may wait goes before what may be dropped: a class that said so makes room for others, if those are as urgent. Not because of the others' age.
+    let may_go = |victim: &&Victim| victim.class == class || (full != Full::Age && victim.class.urgency() >= class.urgency());
+    let willing = victims.iter().filter(|victim| victim.policy == Policy::DropOldest).filter(may_go);
+    // Bulk goes before alarms; of those as urgent, its own before others, and the oldest first.
+    match willing.max_by_key(|victim| (victim.class.urgency(), victim.class == class, victim.age)) {
         Some(victim) => Verdict::DropOldest(victim.class),
         None => Verdict::Block(full),
     }
@@ -155,6 +164,38 @@ mod tests {
     fn the_classes_of_the_policies_are_fixed() {
         let classes = [Policy::Block, Policy::DropOldest, Policy::DropNewest].map(|policy| policy.class().number());
         assert_eq!(classes, [0, 1, 2]);
+    }
+
+    #[test]
+    fn bulk_goes_before_alarms_and_never_the_other_way_round() {
+        let of = |policy: Policy, urgency| Class::of(policy.class(), urgency, 0).unwrap();
+        let victim = |class, age| Victim { class, policy: Policy::of(class), age: Duration::from_secs(age) };
+        let (alarms, bulk) = (of(Policy::DropOldest, 0), of(Policy::DropOldest, 3));
+        let victims = [victim(alarms, 99), victim(bulk, 1)];
+        let ask = |class: Class, victims: &[Victim]| decide(11, Policy::of(class), class, &LIMITS, &FILL, victims);
+        assert_eq!(ask(alarms, &victims), Verdict::DropOldest(bulk), "before its own");
+        assert_eq!(ask(of(Policy::Block, 0), &victims), Verdict::DropOldest(bulk));
+        assert_eq!(ask(alarms, &victims[..1]), Verdict::DropOldest(alarms));
+        assert_eq!(ask(of(Policy::Block, 3), &victims[..1]), Verdict::Block(Full::Bytes));
+        let old = Fill { disk_bytes: 0, oldest: Some(Duration::from_secs(61)), ..FILL };
+        assert_eq!(decide(1, Policy::DropOldest, alarms, &LIMITS, &old, &victims), Verdict::DropOldest(alarms), "its own is too old");
+    }
+
+    #[test]
+    fn a_class_tells_its_policy_and_its_urgency() {
+        let mut seen = std::collections::BTreeSet::new();
+        for policy in [Policy::Block, Policy::DropOldest, Policy::DropNewest] {
+            for (urgency, slot) in (0..4).flat_map(|urgency| (0..Class::MAX_SLOTS).map(move |slot| (urgency, slot))) {
+                let class = Class::of(policy.class(), urgency, slot).unwrap();
+                assert_eq!((Policy::of(class), class.urgency(), Class::new(class.number())), (policy, urgency, Some(class)));
+                assert!(seen.insert(class), "{class:?} twice");
+            }
+        }
+        assert_eq!(
+            (seen.len(), Class::of(Class::BLOCK, 4, 0), Class::of(Class::BLOCK, 0, Class::MAX_SLOTS)),
+            (Class::MAX.into(), None, None)
+        );
+        assert_eq!(Class::of(Class::DROP_NEWEST, 2, 0), Some(Class::DROP_NEWEST), "spills of before");
     }
 
     #[test]

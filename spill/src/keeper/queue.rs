@@ -1,8 +1,9 @@
-//! Frames that are not confirmed, in order.
+//! Frames that are not confirmed, in order. Those of a class do not wait for those of another.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::entry::{Entry, EntryId};
+use crate::admission::Full;
+use crate::entry::{Class, Entry, EntryId};
 
 /// Pure: what the store took of them, and what has to be appended (again).
 #[derive(Debug, Default)]
@@ -31,33 +32,43 @@ impl Queue {
         self.frames.push_back(Waiting { entry, place: Place::None });
     }
 
-    /// The first one that has to be appended.
-    pub(super) fn next(&self) -> Option<&Entry> {
-        self.frames.iter().find(|waiting| waiting.place == Place::None).map(|waiting| &waiting.entry)
+    /// The first one that has to be appended, but for those of the classes in `full`.
+    pub(super) fn next(&self, full: &BTreeMap<Class, Full>) -> Option<&Entry> {
+        let is_next = |waiting: &&Waiting| waiting.place == Place::None && !full.contains_key(&waiting.entry.class);
+        self.frames.iter().find(is_next).map(|waiting| &waiting.entry)
     }
 
-    /// That one was stored, or dropped.
-    pub(super) fn placed(&mut self, id: Option<EntryId>) {
-        if let Some(waiting) = self.frames.iter_mut().find(|waiting| waiting.place == Place::None) {
+    /// The first one of a class was stored, or dropped.
+    pub(super) fn placed(&mut self, class: Class, id: Option<EntryId>) {
+        let is_next = |waiting: &&mut Waiting| waiting.place == Place::None && waiting.entry.class == class;
+        if let Some(waiting) = self.frames.iter_mut().find(is_next) {
             waiting.place = id.map_or(Place::Dropped, Place::In);
         }
     }
 
-    /// How many from the front are done, now that everything up to `durable` is durable.
-    pub(super) fn confirm(&mut self, durable: EntryId) -> usize {
+    /// How many of each class are done, from its oldest on, now that everything up to `durable` is durable.
+    pub(super) fn confirm(&mut self, durable: EntryId) -> BTreeMap<Class, usize> {
         let is_done = |waiting: &Waiting| match waiting.place {
             Place::None => false,
             Place::In(id) => id <= durable,
             Place::Dropped => true,
         };
-        let count = self.frames.iter().take_while(|waiting| is_done(waiting)).count();
-        self.frames.drain(..count);
-        count
+        let (mut done, mut waits) = (BTreeMap::new(), BTreeSet::new());
+        self.frames.retain(|waiting| {
+            let class = waiting.entry.class;
+            if waits.contains(&class) || !is_done(waiting) {
+                waits.insert(class);
+                return true;
+            }
+            *done.entry(class).or_default() += 1;
+            false
+        });
+        done
     }
 
-    /// Nothing of it is to be confirmed any more. What was appended of it may become durable nevertheless.
-    pub(super) fn clear(&mut self) {
-        self.frames.clear();
+    /// Nothing of a class, or of all, is to be confirmed any more. What was appended of it may become durable nevertheless.
+    pub(super) fn clear(&mut self, class: Option<Class>) {
+        self.frames.retain(|waiting| class.is_some_and(|class| waiting.entry.class != class));
     }
 
     /// The store failed: what is not confirmed has to be appended again.

@@ -38,6 +38,9 @@ impl List {
     }
 }
 
+/// For which there is always room.
+const ALARMS: Class = Class::DROP_NEWEST;
+
 fn failure() -> Error {
     Error::Database { path: "list".into(), text: "told to".to_owned() }
 }
@@ -55,7 +58,7 @@ fn fails_still(failures: &mut usize) -> Result<(), Error> {
 impl SpillStore for List {
     fn append(&mut self, entry: &Entry, _now_ms: i64) -> Result<Appended, Error> {
         self.fails()?;
-        if self.entries.len() + self.pending.len() >= self.room {
+        if entry.class != ALARMS && self.entries.len() + self.pending.len() >= self.room {
             return Ok(Appended::Full(Full::Bytes));
         }
         self.next += 1;
@@ -74,9 +77,10 @@ impl SpillStore for List {
         self.entries.last().map_or(EntryId::ZERO, |entry| entry.id)
     }
 
-    fn read(&mut self, after: EntryId) -> Result<Option<StoredEntry>, Error> {
+    fn read_of(&mut self, class: Option<Class>, after: EntryId) -> Result<Option<StoredEntry>, Error> {
         self.fails()?;
-        Ok(self.entries.iter().find(|entry| entry.id > after).cloned())
+        let is_wanted = |entry: &&StoredEntry| entry.id > after && class.is_none_or(|class| entry.identity.class == class);
+        Ok(self.entries.iter().find(is_wanted).cloned())
     }
 
     fn release(&mut self, releases: &[Release]) -> Result<(), Error> {
@@ -155,12 +159,12 @@ fn play(list: List, count: u8) -> (Vec<u8>, usize, usize) {
             Event::Stored { count, .. } => confirmed += count,
             Event::Read(Some(entry)) => {
                 read.push(entry.frame[0]);
-                keeper.give(Command::Read(entry.id)).unwrap();
+                keeper.give(Command::Read(None, entry.id)).unwrap();
                 continue;
             }
             Event::Read(None) => return (read, troubles, full),
             Event::Trouble(Some(_)) => troubles += 1,
-            Event::Full(Some(_)) => {
+            Event::Full(_, Some(_)) => {
                 full += 1;
                 keeper.give(Command::Release(vec![release(); 10])).unwrap();
             }
@@ -168,7 +172,7 @@ fn play(list: List, count: u8) -> (Vec<u8>, usize, usize) {
         }
         assert!(confirmed <= usize::from(count), "each is confirmed once");
         if confirmed == usize::from(count) && read.is_empty() {
-            keeper.give(Command::Read(EntryId::ZERO)).unwrap();
+            keeper.give(Command::Read(None, EntryId::ZERO)).unwrap();
             confirmed = 0;
         }
     }
@@ -204,8 +208,8 @@ fn a_full_store_goes_on_when_there_is_room() {
 fn what_is_taken_back_does_not_come_to_light_later() {
     let (keeper, events) = start(List { room: 2, ..List::default() });
     (0..5).for_each(|n| keeper.give(Command::Append(frame(n))).unwrap());
-    let seen = wait(&events, |event| matches!(event, Event::Full(Some(_))));
-    keeper.give(Command::TakeBack).unwrap();
+    let seen = wait(&events, |event| matches!(event, Event::Full(_, Some(_))));
+    keeper.give(Command::TakeBack(None)).unwrap();
     let more = wait(&events, |event| matches!(event, Event::TakenBack));
     let confirmed =
         |events: &[Event]| events.iter().map(|event| if let Event::Stored { count, .. } = event { *count } else { 0 }).sum::<usize>();
@@ -216,11 +220,11 @@ fn what_is_taken_back_does_not_come_to_light_later() {
     keeper.give(Command::Append(frame(9))).unwrap();
     let mut later = wait(&events, |event| matches!(event, Event::Stored { .. }));
     assert_eq!(confirmed(&later), 1, "what was taken back is not confirmed any more");
-    assert!(later.iter().any(|event| matches!(event, Event::Full(None))));
+    assert!(later.iter().any(|event| matches!(event, Event::Full(_, None))));
     let mut read = Vec::new();
     let mut after = EntryId::ZERO;
     loop {
-        keeper.give(Command::Read(after)).unwrap();
+        keeper.give(Command::Read(None, after)).unwrap();
         later = wait(&events, |event| matches!(event, Event::Read(_)));
         let Some(Event::Read(Some(entry))) = later.pop() else { break };
         read.push(entry.frame[0]);
@@ -256,4 +260,27 @@ fn what_cannot_be_deleted_does_not_stop_what_comes() {
     keeper.give(Command::Append(frame(1))).unwrap();
     let seen = wait(&events, |event| matches!(event, Event::Stored { .. }));
     assert!(!seen.iter().any(|event| matches!(event, Event::Trouble(_))), "{seen:?}");
+}
+
+#[test]
+fn a_class_does_not_wait_for_the_room_of_another() {
+    let (keeper, events) = start(List { room: 2, ..List::default() });
+    (0..5).for_each(|n| keeper.give(Command::Append(frame(n))).unwrap());
+    wait(&events, |event| matches!(event, Event::Full(Class::DEFAULT, Some(_))));
+    for n in 5..8 {
+        keeper.give(Command::Append(Entry { class: ALARMS, ..frame(n) })).unwrap();
+    }
+    let mut stored = 0;
+    while stored < 3 {
+        let seen = wait(&events, |event| matches!(event, Event::Stored { class: ALARMS, .. }));
+        let Some(Event::Stored { count, .. }) = seen.last() else { panic!("{seen:?}") };
+        stored += count;
+    }
+    keeper.give(Command::Read(Some(ALARMS), EntryId::ZERO)).unwrap();
+    let seen = wait(&events, |event| matches!(event, Event::Read(_)));
+    assert!(matches!(seen.last(), Some(Event::Read(Some(entry))) if entry.frame[0] == 5), "{seen:?}");
+    keeper.give(Command::TakeBack(Some(Class::DEFAULT))).unwrap();
+    wait(&events, |event| matches!(event, Event::TakenBack));
+    keeper.give(Command::Append(Entry { class: ALARMS, ..frame(8) })).unwrap();
+    wait(&events, |event| matches!(event, Event::Stored { class: ALARMS, count: 1, .. }));
 }

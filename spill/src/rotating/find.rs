@@ -8,8 +8,8 @@ use crate::entry::{Class, EntryId, Identity};
 use crate::store::Report;
 
 impl RotatingStore {
-    /// The first durable entry after `after`, its class and its generation; opens the generation.
-    pub(super) fn find(&mut self, after: EntryId) -> Option<(EntryId, Class, u64)> {
+    /// The first durable entry after `after`, of a class or of all, its class and its generation; opens the generation.
+    pub(super) fn find(&mut self, wanted: Option<Class>, after: EntryId) -> Option<(EntryId, Class, u64)> {
         let mut best: Option<(EntryId, Class, u64)> = None;
         for number in self.generations.keys().copied().collect::<Vec<_>>() {
             let Some(generation) = self.generations.get(&number) else {
@@ -20,7 +20,7 @@ impl RotatingStore {
                 continue;
             };
             let known = best.filter(|(_, found, _)| *found == class).is_some();
-            if last <= after || known || best.is_some_and(|(id, ..)| id < first) {
+            if wanted.is_some_and(|wanted| class != wanted) || last <= after || known || best.is_some_and(|(id, ..)| id < first) {
                 continue;
             }
             if let Some(id) = self.next_in(number, class, after, last)

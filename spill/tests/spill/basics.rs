@@ -1,5 +1,7 @@
 //! What is stored comes back, in order, after any end of the process; what is released is deleted.
 
+use std::collections::BTreeMap;
+
 use spillway_proto::TopicId;
 use spillway_proto::frame::{GapReason, SectionKind};
 use spillway_spill::seal::Key;
@@ -185,4 +187,32 @@ fn classes_are_read_in_one_order_and_deleted_apart() {
     assert!(left.iter().filter(|entry| entry.identity.class.number() == 1).count() == 15, "the other class is whole");
     assert!(left.len() <= 20, "{} are left", left.len());
     assert!(!store.take_reports().0.iter().any(|report| matches!(report, Report::Lost { .. })));
+}
+
+#[test]
+fn a_class_is_read_without_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let (alarms, bulk) = (Class::of(Class::BLOCK, 0, 0).unwrap(), Class::of(Class::DROP_OLDEST, 3, 1).unwrap());
+    let mut store = RotatingStore::open(directory.path(), small()).unwrap();
+    for n in 0..40u64 {
+        let (class, index) = if n % 10 == 9 { (alarms, 0) } else { (bulk, 1) };
+        store.append(&Entry { class, ..entry(vec![data(index, n, n + 1)], vec![2; 30_000]) }, 0).unwrap();
+    }
+    store.sync().unwrap();
+    for _ in 0..2 {
+        let read = |store: &mut RotatingStore, class| {
+            let mut after = EntryId::ZERO;
+            std::iter::from_fn(|| {
+                after = store.read_of(Some(class), after).unwrap()?.id;
+                Some(after.0)
+            })
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(read(&mut store, alarms), [10, 20, 30, 40]);
+        assert_eq!(read(&mut store, bulk).len(), 36);
+        assert_eq!(read(&mut store, Class::DEFAULT), [0_u64; 0]);
+        assert_eq!(store.classes(), BTreeMap::from([(alarms, vec![partition(0)]), (bulk, vec![partition(1)])]));
+        drop(store);
+        store = RotatingStore::open(directory.path(), small()).unwrap();
+    }
 }

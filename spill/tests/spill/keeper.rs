@@ -24,7 +24,7 @@ fn what_the_thread_confirmed_is_there_after_its_end() {
             confirmed += count;
         }
     }
-    keeper.give(Command::Read(EntryId(1))).unwrap();
+    keeper.give(Command::Read(None, EntryId(1))).unwrap();
     let second = events.iter().find_map(|event| if let Event::Read(entry) = event { entry } else { None });
     assert_eq!(second.map(|entry| entry.frame), Some(entries[1].frame.clone()));
     drop(keeper);
