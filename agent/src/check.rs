@@ -138,7 +138,10 @@ fn what_differs(rule: &TopicRule) -> String {
     let start = rule.start.map(|from| format!("start {}", start(from)));
     let on_gap = rule.on_gap.map(|gap| on_gap(gap).to_owned());
     let when_full = rule.when_full.map(|policy| format!("{} when the spill is full", policy.as_str()));
-    [start, on_gap, when_full].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let class = rule.class.map(|class| format!("class {class}"));
+    let weight = rule.weight.map(|weight| format!("weight {weight}"));
+    let rate_max = rule.rate_max.map(|rate| format!("{rate} at most"));
+    [class, weight, rate_max, start, on_gap, when_full].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// Where it is, how large at most, and what happens then. Reads the key, if there is one, and writes nothing.

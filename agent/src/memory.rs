@@ -14,8 +14,8 @@
 //!
 //! | share | of what | bound |
 //! |---|---|---|
-//! | store | generations that are written and read, one of both for each class; sled's buffers | [`spill_bytes`], at most two fifths of what is variable, but at least generations of 1 MiB |
-//! | frame | one more open frame for each further class | 1 x the frame's largest size |
+//! | store | generations that are written and read, one of both for each flow; sled's buffers | [`spill_bytes`], at most two fifths of what is variable, but at least generations of 1 MiB |
+//! | frame | one more open frame for each further flow | 1 x the frame's largest size |
 //! | drain | frames that were read back and are not acknowledged: what waits for the disk does not stop the draining | a sixth of the rest, at least 2 frames |
 //!
 //! sled keeps all of a generation in memory as long as it is open: its cache gives pages back only after sixty-four accesses to one of 256 parts of it,
@@ -35,7 +35,7 @@ const ALLOCATOR_PART: usize = 16;
 /// Datagrams, TLS and control messages, in bytes.
 pub const LINK_BYTES: usize = MIB;
 
-/// Least `memory_max` of an agent with a spill, in bytes, whatever the number of its classes.
+/// Least `memory_max` of an agent with a spill, in bytes, with up to three flows.
 pub const LEAST_WITH_SPILL: usize = 48 * MIB;
 
 /// The bounds of every buffer.
@@ -66,19 +66,20 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Shares `memory_max` bytes out. `frame_max_bytes` is what the configuration asks for; it is cut to what fits. `spill` are the classes of the spill that
-    /// topics use; `None` without a spill. With one, `memory_max` is at least [`LEAST_WITH_SPILL`].
-    pub fn of(memory_max: usize, frame_max_bytes: usize, compression_level: i32, spill: Option<usize>) -> Self {
+    /// Shares `memory_max` bytes out. `frame_max_bytes` is what the configuration asks for; it is cut to what fits. `flows` is the number of flows, `has_spill` says
+    /// whether there is a spill. With one, `memory_max` is at least [`LEAST_WITH_SPILL`], and 4 MiB more for each flow beyond three.
+    pub fn of(memory_max: usize, frame_max_bytes: usize, compression_level: i32, flows: usize, has_spill: bool) -> Self {
+        let spill = has_spill.then_some(flows);
         let variable = memory_max.saturating_sub(PROCESS_BYTES + LINK_BYTES + memory_max / ALLOCATOR_PART);
         let generation_bytes = spill.map_or(0, |classes| generation_bytes(classes, variable / 5 * 2));
         let spill_bytes = spill.map_or(0, |classes| spill_bytes(classes, generation_bytes));
         let variable = variable.saturating_sub(spill_bytes);
-        // So that the frame's share and the compressor's stay below half of what is variable. With a spill there are more frames.
-        let frames = if spill.is_some() { 24 } else { 16 };
+        // So that the frame's share and the compressor's stay below half of what is variable. With a spill there are more frames, and each flow has its own.
+        let frames = if spill.is_some() { 24 } else { 16 } + 3 * flows.saturating_sub(3);
         let most = if compression_level <= CHEAP_LEVEL { variable / frames } else { variable / (2 * frames) };
         let frame_bytes = frame_max_bytes.min(most);
         let compressor_bytes = compressor_bytes(compression_level, frame_bytes);
-        let building_frames = BUILDERS + spill.map_or(0, |classes| classes.saturating_sub(1));
+        let building_frames = BUILDERS + flows.saturating_sub(1);
         let rest = variable.saturating_sub(building_frames * frame_bytes + compressor_bytes);
         let drain_bytes = spill.map_or(0, |_| (rest / DRAIN_PART).max(2 * frame_bytes));
         let rest = rest.saturating_sub(drain_bytes);
@@ -186,7 +187,7 @@ mod tests {
             for frame_kib in [4, 64, 256, 1024, 8192] {
                 for level in 1..=12 {
                     let (memory, frame) = (memory_mib * MIB, frame_kib * KIB);
-                    let shares = Shares::of(memory, frame.min(memory / 16), level, None);
+                    let shares = Shares::of(memory, frame.min(memory / 16), level, 1, false);
                     let case = format!("{memory_mib} MiB, frames of {frame_kib} KiB, level {level}: {shares:?}");
                     assert!(shares.total_bytes() <= memory - memory / ALLOCATOR_PART, "{case}");
                     assert!(shares.in_flight_bytes >= 4 * shares.frame_bytes, "{case}");
@@ -206,9 +207,10 @@ mod tests {
         for memory in [LEAST_WITH_SPILL, 56 * MIB, 64 * MIB, 100 * MIB, 256 * MIB, 65_536 * MIB] {
             for (frame, level, classes) in [4, 256, 1024, 8192]
                 .into_iter()
-                .flat_map(|kib| (1..=12).flat_map(move |level| (1..=3).map(move |classes| (kib * KIB, level, classes))))
+                .flat_map(|kib| (1..=12).flat_map(move |level| (1..=16).map(move |classes| (kib * KIB, level, classes))))
+                .filter(|(_, _, classes)| memory >= LEAST_WITH_SPILL + 4 * MIB * usize::saturating_sub(*classes, 3))
             {
-                let shares = Shares::of(memory, frame, level, Some(classes));
+                let shares = Shares::of(memory, frame, level, classes, true);
                 let case = format!("{} MiB, frames of {} KiB, level {level}, {classes} classes: {shares:?}", memory / MIB, frame / KIB);
                 assert!(shares.total_bytes() <= memory - memory / ALLOCATOR_PART, "{case}");
                 // Each class has an open frame, and one at least is in flight.
@@ -223,12 +225,12 @@ mod tests {
 
     #[test]
     fn a_generation_is_as_large_as_memory_allows() {
-        let of = |memory, classes| Shares::of(memory * MIB, 256 * KIB, 3, Some(classes)).generation_bytes / MIB;
+        let of = |memory, classes| Shares::of(memory * MIB, 256 * KIB, 3, classes, true).generation_bytes / MIB;
         assert_eq!([of(48, 1), of(64, 1), of(100, 1), of(64, 3), of(256, 3)], [2, 4, 8, 1, 8]);
     }
 
     #[test]
     fn the_default_frame_fits_the_least_memory() {
-        assert_eq!(Shares::of(32 * MIB, 256 * KIB, 12, None).frame_bytes, 256 * KIB);
+        assert_eq!(Shares::of(32 * MIB, 256 * KIB, 12, 1, false).frame_bytes, 256 * KIB);
     }
 }

@@ -4,6 +4,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use spillway_agent_core::schedule::TopicClass;
 use spillway_ops::Metrics;
 use spillway_ops::metrics::FloatGauge;
 
@@ -14,6 +15,9 @@ spillway_ops::metric_names! {
         RecordsAcked = "records_acked_total", "Records that the centre has committed";
         PayloadBytes = "payload_bytes_total", "Bytes of keys, values and headers read from the site's Kafka";
         FrameBytes = "frame_bytes_total", "Bytes of frames built, compressed";
+        SentFrames = "sent_frames_total", "Frames given to QUIC, by class of topics";
+        SentBytes = "sent_bytes_total", "Bytes of frames given to QUIC, by class of topics";
+        ClassWaiting = "class_unacked_bytes", "Bytes of frames in memory that are not acknowledged, by class of topics";
         WireBytes = "wire_bytes_total", "Bytes on the wire with IP and UDP headers, by direction";
         LagRecords = "lag_records", "Offsets from what the centre has committed to the end of the source's log";
         LagSeconds = "lag_seconds", "Age of the oldest record that the centre has not committed";
@@ -74,6 +78,13 @@ pub struct DirectionLabels {
     pub direction: &'static str,
 }
 
+/// How urgent topics are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ClassLabels {
+    /// `0` to `3`.
+    pub class: &'static str,
+}
+
 /// Handles of all metrics; clones step the same ones.
 #[derive(Debug, Clone)]
 pub struct AgentMetrics {
@@ -85,6 +96,12 @@ pub struct AgentMetrics {
     pub payload_bytes: Counter,
     /// Frames built.
     pub frame_bytes: Counter,
+    /// Frames given to QUIC.
+    pub sent_frames: Family<ClassLabels, Counter>,
+    /// Their bytes.
+    pub sent_bytes: Family<ClassLabels, Counter>,
+    /// Bytes of frames that are not acknowledged.
+    pub class_waiting: Family<ClassLabels, Gauge>,
     /// Bytes on the wire.
     pub wire_bytes: Family<DirectionLabels, Counter>,
     /// Lag in offsets.
@@ -149,6 +166,9 @@ impl AgentMetrics {
             records_acked: metrics.counter(AgentMetric::RecordsAcked),
             payload_bytes: metrics.counter(AgentMetric::PayloadBytes),
             frame_bytes: metrics.counter(AgentMetric::FrameBytes),
+            sent_frames: metrics.family(AgentMetric::SentFrames),
+            sent_bytes: metrics.family(AgentMetric::SentBytes),
+            class_waiting: metrics.family(AgentMetric::ClassWaiting),
             wire_bytes: metrics.family(AgentMetric::WireBytes),
             lag_records: metrics.family(AgentMetric::LagRecords),
             lag_seconds: metrics.family(AgentMetric::LagSeconds),
@@ -177,6 +197,15 @@ impl AgentMetrics {
             settings_rolled_back: metrics.counter(AgentMetric::SettingsRolledBack),
             commit_failures: metrics.counter(AgentMetric::CommitFailures),
         }
+    }
+}
+
+impl AgentMetrics {
+    /// A frame is given to QUIC.
+    pub fn sent(&self, class: TopicClass, bytes: usize) {
+        let labels = ClassLabels { class: class.as_str() };
+        self.sent_frames.get_or_create(&labels).inc();
+        self.sent_bytes.get_or_create(&labels).inc_by(bytes as u64);
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use spillway_agent_core::ledger::{self, Ledger};
 use spillway_agent_core::redial::{Attempt, Redial};
+use spillway_agent_core::schedule::Scheduler;
 use spillway_agent_core::silence::Silence;
 use spillway_agent_core::topics::Topics;
 use spillway_config::AgentConfig;
@@ -20,6 +21,7 @@ use spillway_spill::EntryId;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::flows::Flows;
 use crate::metrics::AgentMetrics;
 use crate::plan::Plan;
 use crate::session::Session;
@@ -31,9 +33,11 @@ mod link;
 mod local;
 mod plan;
 mod report;
+mod sending;
 mod spill;
 mod upkeep;
 
+use sending::{Line, Sending};
 use spill::Spill;
 pub use spill::SpillParts;
 
@@ -50,6 +54,8 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Parts {
     /// The configuration.
     pub config: AgentConfig,
+    /// Which topics are sent alike.
+    pub flows: Flows,
     /// The endpoint.
     pub link: Arc<LinkClient>,
     /// The consumer.
@@ -154,8 +160,10 @@ struct Runner {
     session_since: Instant,
     /// When the last session ended, or the agent began.
     away_since: Instant,
-    /// Frames that the session has not yet handed to QUIC.
-    sending: usize,
+    /// Frames that are on their way through the session and QUIC.
+    sending: Sending,
+    /// What is known of the line.
+    line: Line,
     /// What the source was told last: how long a frame waits once it has caught up.
     linger: Duration,
     /// The largest raw frame that the session allows, in bytes.
@@ -202,8 +210,8 @@ impl Runner {
         let now = Instant::now();
         let redial = Redial::new(parts.config.collector.addresses.len(), parts.config.link.redial_max);
         Self {
-            ledger: Ledger::new(now),
-            spill: parts.spill.take().map(Spill::new),
+            ledger: Ledger::with(Scheduler::new(parts.flows.specs.clone()), now),
+            spill: parts.spill.take().map(|spill| Spill::new(spill, &parts.flows.of)),
             topics: Topics::default(),
             redial,
             session: None,
@@ -212,7 +220,8 @@ impl Runner {
             sessions: 0,
             session_since: now,
             away_since: now,
-            sending: 0,
+            sending: Sending::default(),
+            line: Line::new(&parts.config.link),
             linger: parts.config.link.frame_linger,
             largest_raw: limits::MAX_FRAME_RAW_BYTES,
             reopen: BTreeSet::new(),
@@ -248,6 +257,7 @@ impl Runner {
                 answer = self.parts.survey.answers.recv() => self.on_answer(answer.ok_or(Error::Survey)?)?,
                 event = spill::next_event(&mut self.spill) => self.on_spill(event)?,
                 event = self.parts.source.events.recv() => self.on_source(event.ok_or(source::Error::Gone)?)?,
+                () = sending::look_again(self.sending.again) => {}
                 _ = tick.tick() => self.on_tick()?,
             }
             self.keep_up()?;

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use rdkafka::error::KafkaError;
 use spillway_agent_core::batcher::FrameLimits;
+use spillway_agent_core::budget;
 use spillway_agent_core::settings::Patience;
 use spillway_config::{self as config, AgentConfig};
 use spillway_link::{BitRate, Congestion, Identity, IdentityFiles, LinkClient, LinkSettings, MtuDiscovery, RateCap, Role, SLOW_LINE_BITS};
@@ -12,6 +13,7 @@ use spillway_ops::{AdminServer, Metrics, admin, notify};
 use spillway_proto::SiteName;
 use tokio_util::sync::CancellationToken;
 
+use crate::flows::Flows;
 use crate::memory::Shares;
 use crate::metrics::AgentMetrics;
 use crate::plan::Plan;
@@ -20,12 +22,6 @@ use crate::source::{self, Budget, Settings, Source};
 use crate::spill;
 use crate::status::Board;
 use crate::survey::Survey;
-
-/// Line time that a frame may take at most under a rate cap, in seconds.
-const FRAME_LINE_SECONDS: u64 = 2;
-
-/// Frames are not made smaller than this by a rate cap: below it compression is of no use.
-const MIN_FRAME_BYTES: usize = 4096;
 
 /// Bytes that may be on their way in QUIC for each byte of a frame: enough for the next frame to follow without a pause.
 const SEND_WINDOW_FRAMES: usize = 4;
@@ -135,12 +131,8 @@ pub fn cap(config: &AgentConfig) -> RateCap {
 
 /// Every buffer's bound.
 pub fn shares(config: &AgentConfig) -> Shares {
-    let link = &config.link;
-    let line = link.rate_max.map_or(usize::MAX, |rate| {
-        usize::try_from(rate.bytes_per_second().saturating_mul(FRAME_LINE_SECONDS)).unwrap_or(usize::MAX).max(MIN_FRAME_BYTES)
-    });
-    let classes = config.spill.max_bytes.map(|_| config.spill_policies().len());
-    Shares::of(config.memory_max.as_usize(), link.frame_max_bytes.as_usize().min(line), link.compression_level, classes)
+    let (link, has_spill) = (&config.link, config.spill.max_bytes.is_some());
+    Shares::of(config.memory_max.as_usize(), link.frame_max_bytes.as_usize(), link.compression_level, config.flows().len(), has_spill)
 }
 
 /// Runs the agent until `stop` is cancelled and the drain is over.
@@ -162,7 +154,8 @@ pub async fn run_with(config: AgentConfig, patience: Patience, stop: Cancellatio
     let cap = cap(&config);
     let plan = Plan::open(config.state_dir.clone(), config.link.rate_max, cap.clone(), patience);
     let link = Arc::new(link(&config, &identity, shares.frame_bytes, cap)?);
-    let spill = spill::open(&config, &shares).map_err(StartError::Spill)?;
+    let flows = Flows::new(&config);
+    let spill = spill::open(&config, &shares, &flows).map_err(StartError::Spill)?;
     let consumer = Arc::new(source::consumer(&config.kafka.client, &site, &shares).map_err(StartError::Kafka)?);
     let mut registry = Metrics::new("spillway-agent");
     let metrics = AgentMetrics::register(&mut registry);
@@ -171,7 +164,8 @@ pub async fn run_with(config: AgentConfig, patience: Patience, stop: Cancellatio
         Some(listen) => Some(AdminServer::start(listen, Arc::clone(&board) as Arc<_>, Arc::new(registry)).map_err(StartError::Admin)?),
         None => None,
     };
-    let budget = Arc::new(Budget::new(shares.in_flight_bytes));
+    let urgent = flows.specs.iter().map(|spec| spec.class.is_urgent());
+    let budget = Arc::new(Budget::new(budget::Shares::new(shares.in_flight_bytes, urgent)));
     let limits = FrameLimits {
         max_bytes: shares.frame_bytes,
         max_records: config.link.frame_max_records,
@@ -180,13 +174,13 @@ pub async fn run_with(config: AgentConfig, patience: Patience, stop: Cancellatio
         largest_raw: spillway_proto::limits::MAX_FRAME_RAW_BYTES,
     };
     let compression_level = config.link.compression_level;
-    let classify = spill::classify(&config);
-    let settings = Settings { limits, compression_level, budget: Arc::clone(&budget), metrics: metrics.clone(), classify };
+    let (flow_of, classes) = (Arc::clone(&flows.of), flows.classes());
+    let settings = Settings { limits, compression_level, budget: Arc::clone(&budget), metrics: metrics.clone(), flow_of, classes };
     let source = Source::start(Arc::clone(&consumer), settings).map_err(StartError::Source)?;
     let inquirer = source::inquirer(&config.kafka.client, &site).map_err(StartError::Kafka)?;
     let survey = Survey::start(inquirer, config.topics.clone()).map_err(StartError::Thread)?;
     let listening = admin.as_ref().map(AdminServer::address);
     let on_ready: Box<dyn FnOnce() + Send> = Box::new(move || notify::ready("spillway-agent", listening, None));
-    let parts = Parts { config, link, consumer, source, survey, budget, spill, plan, metrics, board, on_ready: Some(on_ready) };
+    let parts = Parts { config, flows, link, consumer, source, survey, budget, spill, plan, metrics, board, on_ready: Some(on_ready) };
     Ok(Box::pin(runner::run(parts, stop)).await?)
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream};
 use spillway_agent_core::ledger::Outgoing;
+use spillway_agent_core::schedule::TopicClass;
+use spillway_agent_core::transit::LineRate;
 use spillway_config::{CollectorAddress, HostPort};
 use spillway_link::client::DialError;
 use spillway_link::{Explanation, LinkClient, Side, explain};
@@ -35,8 +37,10 @@ pub const MAX_SENDING: usize = 8;
 pub enum Event {
     /// A message arrived.
     Message(CollectorMessage),
-    /// A frame was handed to QUIC as a whole: another one may be given.
-    Sent,
+    /// A frame of this class was handed to QUIC as a whole: another one may be given.
+    Sent(TopicClass),
+    /// The peer's QUIC has all of a frame of this class, of so many bytes. That says nothing of its records.
+    Arrived(TopicClass, usize),
     /// The session is over.
     Ended(Explanation),
 }
@@ -46,6 +50,9 @@ pub enum Event {
 pub struct Session {
     connection: Connection,
     control: mpsc::Sender<AgentMessage>,
+    /// Frames of class 0.
+    urgent: mpsc::Sender<Outgoing>,
+    /// The others: they may have to wait for QUIC's window, which those of class 0 leave them no part in.
     frames: mpsc::Sender<Outgoing>,
     /// What it tells.
     pub events: mpsc::Receiver<Event>,
@@ -75,13 +82,15 @@ impl Session {
 
     fn start(connection: Connection, opened: Opened) -> Self {
         let (control, control_in) = mpsc::channel(MAX_CONTROL_MESSAGES);
+        let (urgent, urgent_in) = mpsc::channel(MAX_SENDING);
         let (frames, frames_in) = mpsc::channel(MAX_SENDING);
         let (events_out, events) = mpsc::channel(MAX_EVENTS);
         let mut tasks = JoinSet::new();
         tasks.spawn(read(connection.clone(), opened.receive, opened.buffer, events_out.clone()));
         tasks.spawn(write(opened.send, control_in));
+        tasks.spawn(send_frames(connection.clone(), urgent_in, events_out.clone()));
         tasks.spawn(send_frames(connection.clone(), frames_in, events_out));
-        Self { connection, control, frames, events, welcome: opened.welcome, tasks }
+        Self { connection, control, urgent, frames, events, welcome: opened.welcome, tasks }
     }
 
     /// Queues a message on the control stream. Answers false when the session is over or does not take it: it will end by itself.
@@ -89,9 +98,23 @@ impl Session {
         self.control.try_send(message).is_ok()
     }
 
-    /// Gives a frame to be sent. At most [`MAX_SENDING`] may be under way: count [`Event::Sent`].
+    /// Gives a frame to be sent. Of class 0, and of the others, at most [`MAX_SENDING`] may be under way: count [`Event::Sent`].
     pub fn send(&self, frame: Outgoing) -> bool {
-        self.frames.try_send(frame).is_ok()
+        let frames = if frame.class.is_urgent() { &self.urgent } else { &self.frames };
+        frames.try_send(frame).is_ok()
+    }
+
+    /// What the line takes, as far as QUIC's congestion control knows.
+    pub fn line(&self) -> LineRate {
+        let path = self.connection.stats().path;
+        let bytes = (path.cwnd as f64 / path.rtt.as_secs_f64()) as u64;
+        LineRate { bytes_per_second: (!path.rtt.is_zero()).then_some(bytes), round_trip: path.rtt }
+    }
+
+    /// Bytes of the datagrams that were sent, and of those that were lost.
+    pub fn datagrams(&self) -> (u64, u64) {
+        let stats = self.connection.stats();
+        (stats.udp_tx.bytes, stats.path.lost_bytes)
     }
 
     /// Round-trip time as QUIC measures it.
@@ -246,30 +269,44 @@ async fn write(mut send: SendStream, mut messages: mpsc::Receiver<AgentMessage>)
 /// several, so the line is never idle; were they written side by side, each would get a share of the window, and none would be finished soon.
 async fn send_frames(connection: Connection, mut frames: mpsc::Receiver<Outgoing>, events: mpsc::Sender<Event>) {
     while let Some(frame) = frames.recv().await {
-        if send_frame(&connection, frame).await.is_err() {
+        let class = frame.class;
+        if send_frame(&connection, frame, &events).await.is_err() {
             // A stream that is refused or reset leaves a hole for good: only a new session fills it.
             close(&connection, CloseCode::ProtocolViolation, "a frame's stream was stopped");
             return;
         }
-        if events.send(Event::Sent).await.is_err() {
+        if events.send(Event::Sent(class)).await.is_err() {
             return;
         }
     }
 }
 
-async fn send_frame(connection: &Connection, frame: Outgoing) -> Result<(), Broken> {
+async fn send_frame(connection: &Connection, frame: Outgoing, events: &mpsc::Sender<Event>) -> Result<(), Broken> {
     let mut stream = connection.open_uni().await.map_err(|_| Broken::Connection)?;
-    // What is lost of an earlier frame is repeated before a later one goes on.
-    let age = i32::try_from(frame.seq.0).unwrap_or(i32::MAX);
-    stream.set_priority(-age).map_err(|_| Broken::Connection)?;
+    // What is lost of an earlier frame is repeated before a later one goes on; but class 0 goes before all others.
+    let age = i32::try_from(frame.seq.0).unwrap_or(i32::MAX).min(URGENT_PRIORITY - 1);
+    let base = if frame.class.is_urgent() { URGENT_PRIORITY } else { 0 };
+    stream.set_priority(base - age).map_err(|_| Broken::Connection)?;
     let mut prefix = Vec::with_capacity(16);
     put_varint(&mut prefix, message::STREAM_FRAME);
     put_varint(&mut prefix, frame.seq.0);
     stream.write_chunk(Bytes::from(prefix)).await.map_err(|_| Broken::Connection)?;
     // The bytes are shared with the ledger, not copied.
+    let (class, length) = (frame.class, frame.bytes.len());
     stream.write_chunk(frame.bytes).await.map_err(|_| Broken::Connection)?;
-    stream.finish().map_err(|_| Broken::Connection)
+    stream.finish().map_err(|_| Broken::Connection)?;
+    let (arrived, events) = (stream.stopped(), events.clone());
+    // Ends with the connection at the latest; there are no more of them than `transit` allows in QUIC.
+    tokio::spawn(async move {
+        if let Ok(None) = arrived.await {
+            drop(events.send(Event::Arrived(class, length)).await);
+        }
+    });
+    Ok(())
 }
+
+/// Above all frames of other classes, below the control stream.
+const URGENT_PRIORITY: i32 = 1 << 30;
 
 fn close(connection: &Connection, code: CloseCode, reason: &str) {
     connection.close(code.code().into(), spillway_proto::codec::cut(reason, MAX_REASON_BYTES).as_bytes());

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use spillway_agent_core::batcher::FrameLimits;
 use spillway_agent_core::ledger::{Attachment, Detachment};
+use spillway_agent_core::schedule::{Flow, TopicClass};
 use spillway_kafka::Context;
 use spillway_proto::compress::Compressor;
 use spillway_proto::frame::EncodedFrame;
 use spillway_proto::{Lane, Offset};
-use spillway_spill::Class;
 use tokio::sync::mpsc;
 
 use crate::metrics::AgentMetrics;
@@ -49,6 +49,8 @@ pub enum Command {
     LargestRaw(usize),
     /// How long a frame waits for more once the source has nothing more for now ([`caught_up_linger`](spillway_agent_core::batcher::caught_up_linger)).
     CaughtUpLinger(Duration),
+    /// Most encoded bytes of a frame of each flow, by number ([`frame_bytes`](spillway_agent_core::line::frame_bytes)).
+    FrameBytes(Vec<Option<usize>>),
     /// Stop reading and hand over what there is; answered by [`Event::Finished`].
     Finish,
 }
@@ -89,8 +91,8 @@ pub enum Event {
 /// A frame with what the books need.
 #[derive(Debug)]
 pub struct BuiltFrame {
-    /// Where it belongs in the spill: all of its topics are of this class.
-    pub class: Class,
+    /// All of its topics are of this flow.
+    pub flow: Flow,
     /// The frame.
     pub frame: EncodedFrame,
     /// Timestamps of its sections' first records.
@@ -99,8 +101,8 @@ pub struct BuiltFrame {
     pub budget: usize,
 }
 
-/// Tells the class of a topic by its name. Asked when a lane is attached or let go, always with the same answer for a topic.
-pub type Classify = Arc<dyn Fn(&str) -> Class + Send + Sync>;
+/// Tells the flow of a topic by its name. Asked when a lane is opened, attached or let go, always with the same answer for a topic.
+pub type FlowOf = Arc<dyn Fn(&str) -> Flow + Send + Sync>;
 
 /// What the source needs.
 pub struct Settings {
@@ -112,8 +114,10 @@ pub struct Settings {
     pub budget: Arc<Budget>,
     /// Metrics to step.
     pub metrics: AgentMetrics,
-    /// A frame holds topics of one class. Each class that is read has an open frame of its own, with its part of the budget.
-    pub classify: Classify,
+    /// A frame holds topics of one flow. Each flow that is read has an open frame of its own, with its part of the budget.
+    pub flow_of: FlowOf,
+    /// How urgent the flows are, by number.
+    pub classes: Vec<TopicClass>,
 }
 
 impl fmt::Debug for Settings {

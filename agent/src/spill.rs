@@ -1,12 +1,10 @@
 //! Opens the agent's spill from its configuration.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use spillway_agent_core::spool::SpoolLimits;
-use spillway_config::{AgentConfig, SpillConfig, WhenFull};
-use spillway_spill::admission::{Limits, Policy};
+use spillway_agent_core::spool::{Holdings, SpoolLimits};
+use spillway_config::{AgentConfig, SpillConfig};
+use spillway_spill::admission::Limits;
 use spillway_spill::commit::CommitLimits;
 use spillway_spill::keeper::{Keeper, KeeperLimits};
 use spillway_spill::seal::{Key, KeyError};
@@ -14,9 +12,9 @@ use spillway_spill::store::{Error as StoreError, SpillStore};
 use spillway_spill::{Options, RotatingStore};
 use tokio::sync::mpsc;
 
+use crate::flows::Flows;
 use crate::memory::Shares;
 use crate::runner::SpillParts;
-use crate::source::Classify;
 
 /// Most events that may wait for the runner; then the store waits. Frames among them are asked for one at a time.
 const MAX_EVENTS: usize = 256;
@@ -79,26 +77,11 @@ pub fn key(spill: &SpillConfig) -> Result<Option<Key>, Error> {
     spill.key_file.as_ref().map(read).transpose()
 }
 
-/// What `when_full` means to the store.
-fn policy(when_full: WhenFull) -> Policy {
-    match when_full {
-        WhenFull::Block => Policy::Block,
-        WhenFull::DropOldest => Policy::DropOldest,
-        WhenFull::DropNewest => Policy::DropNewest,
-    }
-}
-
-/// Which class of the spill each topic belongs to.
-pub fn classify(config: &AgentConfig) -> Classify {
-    let config = config.clone();
-    Arc::new(move |topic| policy(config.when_full_of(topic)).class())
-}
-
 /// Opens the spill and starts its thread; `None` when the configuration wants none.
 ///
 /// # Errors
 /// When the directory cannot be used: the message says what to do.
-pub fn open(config: &AgentConfig, shares: &Shares) -> Result<Option<SpillParts>, Error> {
+pub fn open(config: &AgentConfig, shares: &Shares, flows: &Flows) -> Result<Option<SpillParts>, Error> {
     let spill = &config.spill;
     let Some(max_bytes) = spill.max_bytes.map(|size| size.bytes()) else {
         warn_of_left_data(&spill.dir);
@@ -106,12 +89,11 @@ pub fn open(config: &AgentConfig, shares: &Shares) -> Result<Option<SpillParts>,
     };
     let key = key(spill)?;
     let limits = Limits { max_bytes, min_free_disk: spill.min_free_disk.bytes(), max_age: spill.max_age };
-    let policies = [Policy::Block, Policy::DropOldest, Policy::DropNewest].map(|policy| (policy.class(), policy));
-    let policies = BTreeMap::from(policies);
     let generation_max_bytes = shares.generation_bytes as u64;
-    let options = Options { limits, policies, key, generation_max_bytes, ..Options::new(max_bytes) };
+    let options = Options { limits, key, generation_max_bytes, ..Options::new(max_bytes) };
     let store = RotatingStore::open(&spill.dir, options).map_err(|source| Error::Store { dir: spill.dir.clone(), source })?;
-    let (last, partitions, usage) = (store.durable(), store.partitions(), store.usage());
+    let holds = Holdings { last: store.durable(), classes: store.classes() };
+    let (partitions, usage) = (store.partitions(), store.usage());
     tracing::info!(
         event = "spill_open", dir = %spill.dir.display(), bytes = usage.disk_bytes, records = usage.records, partitions = partitions.len(),
         "the spill is open"
@@ -122,5 +104,6 @@ pub fn open(config: &AgentConfig, shares: &Shares) -> Result<Option<SpillParts>,
     let keeper = Keeper::start(store, KeeperLimits { commit, ..KeeperLimits::default() }, move |event| drop(tell.blocking_send(event)));
     let limits = SpoolLimits { after_bytes: spill.after_bytes.as_usize(), after: spill.after, drain_bytes: shares.drain_bytes };
     let keeper = keeper.map_err(Error::Thread)?;
-    Ok(Some(SpillParts { events, keeper, last, partitions, usage, max_bytes, limits, classify: classify(config) }))
+    let classes = flows.spill.clone();
+    Ok(Some(SpillParts { events, keeper, holds, partitions, usage, max_bytes, limits, classes }))
 }

@@ -1,5 +1,6 @@
 //! What the admin endpoint shows: written by the runner each second, read by the endpoint's own thread.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -27,6 +28,9 @@ pub struct Status {
     pub unacked_records: u64,
     /// Most bytes of frames that may be unacknowledged; reading stops there.
     pub budget_bytes: usize,
+    /// The bytes of frames that are not acknowledged, by class of topics, `0` to `3`.
+    #[serde(default)]
+    pub unacked_bytes_by_class: BTreeMap<String, usize>,
     /// The spill.
     #[serde(default)]
     pub spill: SpillStatus,
@@ -107,6 +111,9 @@ pub struct PartitionStatus {
     pub topic: String,
     /// Partition.
     pub partition: u32,
+    /// How urgent its topic is, 0 (alarms) to 3 (bulk).
+    #[serde(default)]
+    pub class: Option<u8>,
     /// Number of its lane.
     pub lane: u32,
     /// `opening`, `sending`, `draining`, `held` or `closed`.
@@ -189,6 +196,10 @@ impl Status {
         line("kafka", self.kafka.render());
         let age = self.last_ack_seconds.map_or_else(|| "none yet".to_owned(), |seconds| format!("last ack {seconds:.0} s ago"));
         line("unacked", format!("{} records, {} of {} bytes, {age}", self.unacked_records, self.unacked_bytes, self.budget_bytes));
+        if self.unacked_bytes_by_class.len() > 1 {
+            let by_class = self.unacked_bytes_by_class.iter().map(|(class, bytes)| format!("class {class} {bytes} bytes"));
+            line("", by_class.collect::<Vec<_>>().join(", "));
+        }
         line("spill", self.spill.render());
         line("rate", self.plan.render());
         if let Some(budget) = &self.plan.budget {
@@ -204,12 +215,13 @@ impl Status {
             let GapStatus { time, topic, partition, first, next, count, reason } = gap;
             line("gap", format!("{time} {topic}-{partition} {first} to {next}, {count} lost, {reason}"));
         }
-        let mut table = Table::new(["topic", "partition", "state", "next", "acked", "end", "lag", "held"]);
+        let mut table = Table::new(["topic", "partition", "class", "state", "next", "acked", "end", "lag", "held"]);
         let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
         for row in &self.partitions {
             table.row([
                 row.topic.clone(),
                 row.partition.to_string(),
+                number(row.class.map(u64::from)),
                 row.state.clone(),
                 number(row.next),
                 number(row.acked),
@@ -289,6 +301,6 @@ mod tests {
         let text = status.render();
         assert!(text.contains("plant-7"), "{text}");
         let row = text.lines().last().unwrap_or_default().split_whitespace().collect::<Vec<_>>();
-        assert_eq!(row, ["alarms", "0", "opening", "-", "7", "-", "-"]);
+        assert_eq!(row, ["alarms", "0", "-", "opening", "-", "7", "-", "-"]);
     }
 }

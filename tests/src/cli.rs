@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand};
 
+use crate::bench::classes::ClassesOptions;
 use crate::bench::compress::CompressOptions;
 use crate::bench::fleet::FleetOptions;
 use crate::bench::link::LinkOptions;
@@ -222,6 +223,12 @@ pub enum BenchCommand {
                             ./lab bench compress --records 20000 --with spillway,mm2-tuned   a first impression"
     )]
     Compress(CompressOptions),
+    /// Alarms beside bulk on a thin line, and how classes and weights share it
+    ///
+    /// The agent and the collector of this build stand between two embedded brokers, with a relay of 50 kbit/s and 300 ms between them, and a backlog in three
+    /// topics. Every few seconds an alarm of class 0 is written. Prints how old the alarms are when a consumer at the centre has them, and what share each
+    /// topic has in each minute: first for classes 1, 2 and 3, then for weights 8, 4 and 1. A report, not a test.
+    Classes(ClassesOptions),
 }
 
 /// `lab kafka …`

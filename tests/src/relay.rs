@@ -55,7 +55,7 @@ pub struct Traffic {
     pub cut_packets: u64,
     /// Bytes of those that came from the agent.
     pub cut_up_bytes: u64,
-    /// Packets lost to the weather, both directions.
+    /// Packets lost to the weather, or for want of room in the queue of a slow link, both directions.
     pub lost_packets: u64,
     /// Packets sent twice.
     pub doubled_packets: u64,
@@ -134,6 +134,13 @@ impl Relay {
     pub fn set_delay(&self, one_way: Duration) {
         self.shared.up.set_delay(one_way);
         self.shared.down.set_delay(one_way);
+    }
+
+    /// Lets each direction carry so many bytes a second, headers included; `None`: as many as come. Packets that would wait longer than
+    /// `queue` are dropped.
+    pub fn set_rate(&self, bytes_per_second: Option<u64>, queue: Duration) {
+        self.shared.up.set_rate(bytes_per_second, queue);
+        self.shared.down.set_rate(bytes_per_second, queue);
     }
 
     /// Brings weather over both directions, or takes it away. `seed` decides which packets it meets.

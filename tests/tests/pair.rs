@@ -11,7 +11,7 @@ mod agent_side;
 #[path = "pair/centre_side.rs"]
 mod centre_side;
 
-use agent_side::AgentSide;
+use agent_side::{AgentSide, FLOWS};
 use centre_side::CentreSide;
 use spillway_proto::{FrameSeq, NextOffset, Partition, TopicName, TopicPartition};
 
@@ -44,8 +44,8 @@ enum Action {
     Cut,
     /// A new session.
     Connect,
-    /// The agent is killed and started again.
-    AgentDies,
+    /// The agent is killed and started again, under these rules.
+    AgentDies(usize),
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -63,7 +63,7 @@ fn action() -> impl Strategy<Value = Action> {
         2 => Just(Action::Abort),
         1 => Just(Action::Cut),
         3 => Just(Action::Connect),
-        1 => Just(Action::AgentDies),
+        1 => (0..FLOWS.len()).prop_map(Action::AgentDies),
     ]
 }
 
@@ -94,8 +94,8 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
-        let (source, agent, centre) = (Source::default(), AgentSide::new(), CentreSide::new());
+    fn new(rules: usize) -> Self {
+        let (source, agent, centre) = (Source::default(), AgentSide::new(rules), CentreSide::new());
         Self { source, agent, centre, frames: Vec::new(), connected: false, faults: 0 }
     }
 
@@ -121,9 +121,9 @@ impl World {
             }
             Action::Cut => self.cut(),
             Action::Connect => self.connect(),
-            Action::AgentDies => {
+            Action::AgentDies(rules) => {
                 self.cut();
-                self.agent = AgentSide::new();
+                self.agent = AgentSide::new(rules);
             }
             Action::Send | Action::FrameArrives(_) => {}
         }
@@ -186,8 +186,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn each_record_reaches_the_centre_once_and_in_order(actions in prop::collection::vec(action(), 20..200)) {
-        let mut world = World::new();
+    fn each_record_reaches_the_centre_once_and_in_order(rules in 0..FLOWS.len(), actions in prop::collection::vec(action(), 20..200)) {
+        let mut world = World::new(rules);
         for action in actions {
             world.play(action);
             for index in 0..PARTITIONS {
@@ -210,7 +210,7 @@ fn schedules_have_faults() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let strategy = prop::collection::vec(action(), 100..200);
     let faults = (0..50).map(|_| {
-        let mut world = World::new();
+        let mut world = World::new(1);
         strategy.new_tree(&mut runner).unwrap().current().into_iter().for_each(|action| world.play(action));
         world.faults
     });

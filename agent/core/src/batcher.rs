@@ -110,6 +110,11 @@ impl Batcher {
         self.limits = limits;
     }
 
+    /// The limits in force.
+    pub fn limits(&self) -> &FrameLimits {
+        &self.limits
+    }
+
     /// Begins to read a lane at `next`.
     pub fn attach(&mut self, lane: Lane, next: NextOffset) {
         self.positions.insert(lane, next);

@@ -256,6 +256,11 @@ impl Ledger {
         Some(Outgoing { seq, class: self.scheduler.spec(flow).class, bytes })
     }
 
+    /// True when a frame could be sent now, if there were room for it.
+    pub fn waits(&mut self) -> bool {
+        self.heads().is_some_and(|heads| heads.iter().any(Option::is_some))
+    }
+
     /// The bytes of each flow's next frame that the session takes now; `None` without a session.
     fn heads(&mut self) -> Option<Vec<Option<usize>>> {
         let window = self.session.as_ref()?;

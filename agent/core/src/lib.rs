@@ -1,9 +1,11 @@
 //! Every decision of the agent, without I/O, clock or threads: time and randomness come in as arguments.
 
 pub mod batcher;
+pub mod budget;
 pub mod forecast;
 pub mod lane;
 pub mod ledger;
+pub mod line;
 pub mod redial;
 pub mod schedule;
 pub mod settings;

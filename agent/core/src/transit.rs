@@ -32,8 +32,8 @@ pub const AHEAD_LEAST_BYTES: u64 = 4096;
 /// Of a datagram's bytes, so many in a hundred are frames; the others are headers and acknowledgements.
 const PAYLOAD_PERCENT: u64 = 93;
 
-/// Most frames of the other classes that are not acknowledged by QUIC: more than any line needs, since each may hold 2 s of it.
-pub const MAX_FRAMES_IN_TRANSIT: usize = 64;
+/// Most frames of the other classes that are not acknowledged by QUIC. A collector takes 64 streams at the same time, and some are for class 0.
+pub const MAX_FRAMES_IN_TRANSIT: usize = 48;
 
 impl LineRate {
     /// Nothing is known.
@@ -118,7 +118,8 @@ impl Transit {
     pub fn room(&self, line: LineRate) -> Room {
         let ([urgent, behind], ahead) = (self.unsent, line.ahead());
         let others = urgent + behind < ahead && self.frames[place(false)].len() < MAX_FRAMES_IN_TRANSIT;
-        Room { urgent: urgent < ahead.saturating_mul(2), others, behind }
+        let is_urgent_room = urgent < ahead.saturating_mul(2) && self.frames[place(true)].len() < MAX_FRAMES_IN_TRANSIT;
+        Room { urgent: is_urgent_room, others, behind }
     }
 
     /// How long to wait before [`Self::observe`] may find room: the time that the line takes for what is too much, within bounds.

@@ -12,6 +12,7 @@ use spillway_proto::message::{AgentMessage, CollectorMessage, Hold};
 use spillway_proto::{Lane, limits};
 use tokio::task::JoinHandle;
 
+use super::sending::Sending;
 use super::{Error, Runner};
 use crate::session::{Event, Session};
 use crate::source::Command;
@@ -71,7 +72,7 @@ impl Runner {
             self.parts.metrics.reconnects.inc();
         }
         self.parts.metrics.link_up.set(1);
-        (self.link_trouble, self.sending, self.session_since) = (None, 0, Instant::now());
+        (self.link_trouble, self.sending, self.session_since) = (None, Sending::default(), Instant::now());
         self.silence.end(self.session_since);
         self.forget_questions();
         let largest_raw = usize::try_from(welcome.max_frame_raw_bytes).unwrap_or(usize::MAX).min(limits::MAX_FRAME_RAW_BYTES);
@@ -103,7 +104,11 @@ impl Runner {
                     self.session_over(spillway_proto::close::Disposition::Redial);
                 }
             }
-            Event::Sent => self.sending = self.sending.saturating_sub(1),
+            Event::Sent(class) => self.sending.sent(class),
+            Event::Arrived(class, bytes) => {
+                let left = self.sending.transit.arrived(class.is_urgent(), bytes);
+                self.ledger.scheduler().left(left);
+            }
             Event::Ended(explanation) => {
                 let address = self.session.take().map(|session| session.address().to_string()).unwrap_or_default();
                 self.complain(&address, &explanation);
@@ -125,7 +130,7 @@ impl Runner {
             spill.spool.session_closed(&mut self.ledger);
         }
         self.forget_forecast();
-        (self.sending, self.away_since) = (0, Instant::now());
+        (self.sending, self.away_since) = (Sending::default(), Instant::now());
         self.forget_questions();
         self.parts.metrics.link_up.set(0);
         let attempt = self.redial.lost(disposition, rand::random());
@@ -210,6 +215,7 @@ impl Runner {
     /// Opens a lane, and announces it if a session is open.
     pub(super) fn open_lane(&mut self, source: LaneSource) {
         let partition = source.partition.clone();
+        let source = LaneSource { flow: (self.parts.flows.of)(partition.topic.as_str()), ..source };
         match self.ledger.open(source) {
             Ok(announcement) => {
                 if let Some(session) = &self.session {

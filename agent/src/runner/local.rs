@@ -9,6 +9,7 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::Offset;
 use spillway_agent_core::lane::{AfterDrain, HeldBecause, LaneSource, RECORD_TOO_LARGE};
+use spillway_agent_core::schedule::Flow;
 use spillway_agent_core::start::{Beginning, Gap};
 use spillway_agent_core::topics::{Change, Snapshot, TopicState};
 use spillway_config::OnGap;
@@ -282,5 +283,5 @@ fn partitions(topic: &TopicName, first: u32, end: u32) -> impl Iterator<Item = T
 }
 
 fn lane_source(partition: TopicPartition, state: TopicState, born: bool) -> LaneSource {
-    LaneSource { partition, topic_id: state.id, partition_count: state.partitions, born, outlived_by: None }
+    LaneSource { partition, topic_id: state.id, partition_count: state.partitions, born, outlived_by: None, flow: Flow::default() }
 }

@@ -1,16 +1,18 @@
 //! What the outside sees: gaps, metrics, status.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::consumer::Consumer;
 use spillway_agent_core::lane::{LaneBook, Phase};
+use spillway_agent_core::schedule::{Flow, Scope, TopicClass};
 use spillway_agent_core::start::Gap;
 use spillway_kafka::watermarks::cached_end;
 use spillway_ops::cli::VERSION;
 use spillway_proto::TopicPartition;
 
 use super::Runner;
-use crate::metrics::{DirectionLabels, PartitionLabels, ReasonLabels};
+use crate::metrics::{ClassLabels, DirectionLabels, PartitionLabels, ReasonLabels};
 use crate::status::{GapStatus, KafkaStatus, LinkStatus, PartitionStatus, SpillStatus, Status};
 
 /// Data that waits for an acknowledgement longer than this, while the link is up, is a fault that a person should look at.
@@ -52,6 +54,9 @@ impl Runner {
     pub(super) fn step_metrics(&mut self) {
         let metrics = &self.parts.metrics;
         metrics.unacked_bytes.set(self.ledger.unacked_bytes() as i64);
+        for (class, bytes) in self.unacked_by_class() {
+            metrics.class_waiting.get_or_create(&ClassLabels { class: class.as_str() }).set(bytes as i64);
+        }
         if let Some(session) = &self.session {
             metrics.link_rtt.set(session.rtt().as_secs_f64());
         }
@@ -84,6 +89,15 @@ impl Runner {
         metrics.partitions_held.set(held);
     }
 
+    /// Bytes that are not acknowledged, of each class that there are topics of.
+    fn unacked_by_class(&self) -> BTreeMap<TopicClass, usize> {
+        let mut bytes = BTreeMap::new();
+        for (flow, spec) in (0..).map(Flow).zip(&self.parts.flows.specs) {
+            *bytes.entry(spec.class).or_default() += self.ledger.unacked_bytes_of(Scope::One(flow));
+        }
+        bytes
+    }
+
     /// Leaves the status for the admin endpoint, and tells systemd that the loop turns.
     pub(super) fn post(&self) {
         let status = self.status();
@@ -112,6 +126,7 @@ impl Runner {
             unacked_bytes: self.ledger.unacked_bytes(),
             unacked_records: self.ledger.unacked_records(),
             budget_bytes: self.parts.budget.total(),
+            unacked_bytes_by_class: self.unacked_by_class().into_iter().map(|(class, bytes)| (class.as_str().to_owned(), bytes)).collect(),
             spill: self.spill_status(),
             plan: self.parts.plan.status(),
             last_ack_seconds: self.last_ack.map(|at| at.elapsed().as_secs_f64()),
@@ -147,15 +162,16 @@ impl Runner {
             return SpillStatus { state: "off".to_owned(), ..SpillStatus::default() };
         };
         let usage = &spill.usage;
+        let full = spill.full.values().next().copied();
         let (full_in, drain_in) = (spill.forecast.full_in(spill.max_bytes), spill.forecast.empty_in());
-        let state = match (&spill.trouble, spill.full, spill.spool.is_in_use()) {
+        let state = match (&spill.trouble, full, spill.spool.is_in_use()) {
             (Some(_), ..) => "trouble",
             (None, Some(_), _) => "full",
             (None, None, true) if self.session.is_none() || full_in.is_some() => "spilling",
             (None, None, true) => "draining",
             (None, None, false) => "idle",
         };
-        let full = spill.full.map(|full| format!("full ({}): reading waits for room", full.as_str()));
+        let full = full.map(|full| format!("full ({}): reading waits for room", full.as_str()));
         let in_use = spill.spool.is_in_use();
         let now_ms = jiff::Timestamp::now().as_millisecond();
         SpillStatus {
@@ -197,6 +213,7 @@ impl Runner {
         PartitionStatus {
             topic: book.source.partition.topic.to_string(),
             partition: book.source.partition.partition.index(),
+            class: self.parts.flows.specs.get(book.source.flow.0 as usize).map(|spec| spec.class.number()),
             lane,
             state: state.to_owned(),
             next: book.position.map(|next| next.value()),

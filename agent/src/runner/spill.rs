@@ -10,18 +10,18 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use spillway_agent_core::forecast::Forecast;
 use spillway_agent_core::lane::{LaneSource, RECORD_TOO_LARGE};
-use spillway_agent_core::spool::{Append, ReadEntry, Spool, SpoolLimits};
+use spillway_agent_core::spool::{Append, Holdings, ReadEntry, SpoolLimits, Spools};
 use spillway_agent_core::start::LogRange;
 use spillway_proto::frame::{Frame, Section};
 use spillway_proto::{Lane, NextOffset, TopicPartition, limits};
 use spillway_spill::admission::Full;
-use spillway_spill::entry::{Class, Entry, EntryId};
+use spillway_spill::entry::{Class, Entry};
 use spillway_spill::keeper::{Command, Event, Keeper};
 use spillway_spill::store::{Release, StoredEntry, Usage};
 use tokio::sync::mpsc;
 
 use super::{Error, Runner};
-use crate::source::{BuiltFrame, Classify};
+use crate::source::{BuiltFrame, FlowOf};
 use crate::survey::Question;
 
 mod lanes;
@@ -33,8 +33,8 @@ pub struct SpillParts {
     pub events: mpsc::Receiver<Event>,
     /// The store's thread.
     pub keeper: Keeper,
-    /// The newest entry that was found.
-    pub last: EntryId,
+    /// What was found.
+    pub holds: Holdings,
     /// Partitions that were found.
     pub partitions: Vec<TopicPartition>,
     /// The figures at the start.
@@ -43,23 +43,22 @@ pub struct SpillParts {
     pub max_bytes: u64,
     /// When it is used.
     pub limits: SpoolLimits,
-    /// Which class a topic belongs to.
-    pub classify: Classify,
+    /// The classes of the flows in the spill, by number.
+    pub classes: Vec<Class>,
 }
 
 impl fmt::Debug for SpillParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SpillParts").field("last", &self.last).field("usage", &self.usage).finish_non_exhaustive()
+        f.debug_struct("SpillParts").field("holds", &self.holds.last).field("usage", &self.usage).finish_non_exhaustive()
     }
 }
 
 /// The spill and what is under way with it.
 pub(super) struct Spill {
-    pub(super) spool: Spool,
+    pub(super) spool: Spools,
     // Dropped before the thread, which may wait for room here.
     events: mpsc::Receiver<Event>,
     keeper: Keeper,
-    classify: Classify,
     limits: SpoolLimits,
     /// Commands that the store's thread had no room for, oldest first. Bounded by the budget of frames and the number of partitions.
     waiting: VecDeque<Command>,
@@ -82,7 +81,8 @@ pub(super) struct Spill {
     /// The figures as the metrics have them.
     pub(super) told: Usage,
     pub(super) forecast: Forecast,
-    pub(super) full: Option<Full>,
+    /// Classes of which something waits for room.
+    pub(super) full: BTreeMap<Class, Full>,
     pub(super) trouble: Option<String>,
 }
 
@@ -109,13 +109,12 @@ pub(super) async fn next_event(spill: &mut Option<Spill>) -> Option<Event> {
 }
 
 impl Spill {
-    pub(super) fn new(parts: SpillParts) -> Self {
-        let SpillParts { keeper, events, last, partitions, usage, max_bytes, limits, classify } = parts;
+    pub(super) fn new(parts: SpillParts, flow_of: &FlowOf) -> Self {
+        let SpillParts { keeper, events, holds, partitions, usage, max_bytes, limits, classes } = parts;
         Self {
-            spool: Spool::new(limits, last),
+            spool: Spools::new(limits, classes, &holds, |partition| flow_of(partition.topic.as_str())),
             keeper,
             events,
-            classify,
             limits,
             waiting: VecDeque::new(),
             asked: VecDeque::new(),
@@ -129,7 +128,7 @@ impl Spill {
             usage,
             told: usage,
             forecast: Forecast::default(),
-            full: None,
+            full: BTreeMap::new(),
             trouble: None,
         }
     }
@@ -155,9 +154,7 @@ impl Spill {
     }
 
     fn append(&mut self, append: Append) {
-        let Append { sections, bytes } = append;
-        // All topics of a frame are of one class.
-        let class = sections.first().map_or(Class::DEFAULT, |section| (self.classify)(section.partition.topic.as_str()));
+        let Append { class, sections, bytes } = append;
         for section in &sections {
             if !self.known.contains(&section.partition) {
                 self.known.insert(section.partition.clone());
@@ -183,7 +180,7 @@ impl Runner {
             return Ok(());
         };
         match event.ok_or(Error::Spill)? {
-            Event::Stored { count, last } => spill.spool.stored(&mut self.ledger, count, last),
+            Event::Stored { class, count, last } => spill.spool.stored(&mut self.ledger, class, count, last),
             Event::Read(entry) => {
                 let entry = entry.map(decoded).transpose()?;
                 let held = spill.spool.read(&mut self.ledger, entry, self.largest_raw, Instant::now()).map_err(Error::Books)?;
@@ -208,7 +205,7 @@ impl Runner {
                 tracing::error!(count, "the spill has more damage to tell than fits; `spillway-agent spill verify` shows all of it");
             }
             Event::Usage(usage) => spill.usage = usage,
-            Event::Full(full) => self.on_full(full),
+            Event::Full(class, full) => self.on_full(class, full),
             Event::Trouble(trouble) => self.on_trouble(trouble),
         }
         Ok(())
@@ -229,12 +226,13 @@ impl Runner {
             // It is not known yet what lanes there are, so nothing that is read would be wanted.
             return;
         }
-        spill.spool.settle(&mut self.ledger);
-        if (spill.full.is_some() || spill.trouble.is_some()) && spill.spool.take_back(&self.ledger) {
-            spill.give(Command::TakeBack);
+        spill.spool.settle(&mut self.ledger, spill.usage.entries == 0);
+        let (full, in_trouble) = (&spill.full, spill.trouble.is_some());
+        if let Some(class) = spill.spool.take_back(&self.ledger, |class| in_trouble || full.contains_key(&class)) {
+            spill.give(Command::TakeBack(class));
         }
-        if let Some(after) = spill.spool.next_read(&self.ledger) {
-            spill.give(Command::Read(after));
+        while let Some((class, after)) = spill.spool.next_read(&self.ledger) {
+            spill.give(Command::Read(class, after));
         }
         match (was_in_use, spill.spool.is_in_use()) {
             (false, true) => tracing::info!(event = "spill_begins", "the line does not keep up: records go into the spill from now on"),
@@ -247,7 +245,7 @@ impl Runner {
 
     /// Nothing is lost if the agent ends now: everything that was read is acknowledged, or durable in the spill.
     pub(super) fn is_safe(&self) -> bool {
-        self.ledger.is_empty() || self.spill.as_ref().is_some_and(|spill| spill.spool.is_durable(&self.ledger))
+        self.ledger.is_empty() || self.spill.as_ref().is_some_and(|spill| spill.spool.is_safe(&self.ledger))
     }
 }
 

@@ -1,17 +1,18 @@
 //! What is done after every event: the books' wishes are passed on, and frames go out as far as they may.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use spillway_agent_core::batcher::caught_up_linger;
 use spillway_agent_core::lane::AfterDrain;
+use spillway_agent_core::schedule::Flow;
 use spillway_plan::Why;
 use spillway_proto::compress::Compressor;
-use spillway_proto::frame::{FrameBuilder, SectionKind};
+use spillway_proto::frame::{FrameBuilder, Section, SectionKind};
 use spillway_proto::limits;
 use spillway_proto::message::AgentMessage;
 
 use super::{Error, Runner};
-use crate::session::MAX_SENDING;
 use crate::source::Command;
 
 /// Looks at the topics that were asked for are at least so far apart, so that a partition that cannot be read is not reopened in a loop.
@@ -38,9 +39,8 @@ impl Runner {
         self.ask_questions();
         self.send_frames();
         self.parts.metrics.records_acked.inc_by(self.ledger.take_acked_records());
-        let released = self.ledger.take_released();
-        if released > 0 {
-            self.parts.budget.give(released);
+        for (flow, released) in self.ledger.take_released() {
+            self.parts.budget.give(flow, released);
         }
         self.flush();
         self.announce_ready();
@@ -54,6 +54,7 @@ impl Runner {
         }
         self.tick_plan();
         self.tell_linger()?;
+        self.tell_line()?;
         self.ask_for_life(now);
         self.tick_spill(now);
         self.step_metrics();
@@ -93,7 +94,12 @@ impl Runner {
             self.openings = openings;
             return Ok(());
         };
-        for sections in openings.chunks(limits::MAX_SECTIONS) {
+        // Each with what follows it.
+        let mut by_flow: BTreeMap<Flow, Vec<Section>> = BTreeMap::new();
+        for section in openings {
+            by_flow.entry(self.ledger.flow_of(std::slice::from_ref(&section))).or_default().push(section);
+        }
+        for sections in by_flow.values().flat_map(|sections| sections.chunks(limits::MAX_SECTIONS)) {
             for section in sections {
                 match section.kind {
                     SectionKind::Start { next } => builder.start(section.lane, next),
@@ -136,26 +142,12 @@ impl Runner {
         }
     }
 
-    fn send_frames(&mut self) {
-        let Some(session) = self.session.as_ref().filter(|_| self.parts.plan.is_open_for(u8::MAX)) else {
-            return;
-        };
-        while self.sending < MAX_SENDING {
-            let Some(frame) = self.ledger.next_frame() else {
-                return;
-            };
-            // It takes as many as may be under way; once it does not, it is ending, and the frame is sent in the next session.
-            session.send(frame);
-            self.sending += 1;
-        }
-    }
-
     /// When nothing more will come, the collector need not wait for a fuller transaction.
     fn flush(&mut self) {
         if let (Some(drain), Some(session)) = (&mut self.drain, &self.session)
             && drain.finished
             && !drain.flushed
-            && self.sending == 0
+            && self.sending.is_empty()
         {
             drain.flushed = session.say(AgentMessage::Flush);
         }

@@ -3,76 +3,63 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A budget of bytes. Invariant: what is taken never exceeds the total.
+use spillway_agent_core::budget::Shares;
+use spillway_agent_core::schedule::Flow;
+
+/// A budget of bytes. Who may take how much is decided by [`Shares`].
 #[derive(Debug)]
 pub struct Budget {
-    total: usize,
-    taken: Mutex<usize>,
+    shares: Mutex<Shares>,
     released: Condvar,
 }
 
 impl Budget {
-    /// A budget of `total` bytes, none taken.
-    pub fn new(total: usize) -> Self {
-        Self { total, taken: Mutex::new(0), released: Condvar::new() }
+    /// A budget of which nothing is taken.
+    pub fn new(shares: Shares) -> Self {
+        Self { shares: Mutex::new(shares), released: Condvar::new() }
     }
 
     /// All there is, in bytes.
     pub fn total(&self) -> usize {
-        self.total
+        self.lock().total()
     }
 
-    /// Takes `bytes`, waiting for them at most `wait`. More than the total is asked for as the total. Answers what was taken.
-    pub fn take(&self, bytes: usize, wait: Duration) -> Option<usize> {
-        let bytes = bytes.min(self.total);
-        let fits = |taken: &mut usize| *taken + bytes > self.total;
-        let (mut taken, _) = self.released.wait_timeout_while(self.lock(), wait, fits).unwrap_or_else(PoisonError::into_inner);
-        if *taken + bytes > self.total {
-            return None;
-        }
-        *taken += bytes;
-        Some(bytes)
+    /// Takes `bytes` for a flow's open frame. More than the total is asked for as the total. Answers what was taken.
+    pub fn take(&self, flow: Flow, bytes: usize) -> Option<usize> {
+        self.lock().take(flow, bytes)
+    }
+
+    /// The same for a closed frame, for which the others make room.
+    pub fn take_for_closed(&self, flow: Flow, bytes: usize) -> Option<usize> {
+        self.lock().take_for_closed(flow, bytes)
+    }
+
+    /// Bytes that a flow may take now, and what it is sure of.
+    pub fn room(&self, flow: Flow) -> (usize, usize) {
+        let shares = self.lock();
+        (shares.room(flow), shares.part(flow))
     }
 
     /// Gives bytes back.
-    pub fn give(&self, bytes: usize) {
-        let mut taken = self.lock();
-        *taken = taken.saturating_sub(bytes);
-        drop(taken);
+    pub fn give(&self, flow: Flow, bytes: usize) {
+        self.lock().give(flow, bytes);
         self.released.notify_one();
+    }
+
+    /// Waits until something is given back, at most so long.
+    pub fn wait(&self, most: Duration) {
+        let taken = self.taken();
+        let is_same = |shares: &mut Shares| shares.taken() >= taken;
+        drop(self.released.wait_timeout_while(self.lock(), most, is_same).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Bytes taken.
     pub fn taken(&self) -> usize {
-        *self.lock()
+        self.lock().taken()
     }
 
-    fn lock(&self) -> MutexGuard<'_, usize> {
+    fn lock(&self) -> MutexGuard<'_, Shares> {
         // Nothing that can panic runs under the lock.
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn never_more_than_the_total() {
-        let budget = Budget::new(100);
-        assert_eq!(budget.take(60, Duration::ZERO), Some(60));
-        assert_eq!(budget.take(60, Duration::ZERO), None);
-        budget.give(20);
-        assert_eq!(budget.take(60, Duration::ZERO), Some(60));
-        assert_eq!(budget.taken(), 100);
-    }
-
-    #[test]
-    fn what_is_larger_than_all_waits_for_all() {
-        let budget = Budget::new(100);
-        assert_eq!(budget.take(1, Duration::ZERO), Some(1));
-        assert_eq!(budget.take(500, Duration::ZERO), None);
-        budget.give(1);
-        assert_eq!(budget.take(500, Duration::ZERO), Some(100));
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,30 +1,33 @@
-//! The frames that are being built: one for each class of the spill that is read, because a generation of the spill holds one class.
+//! The frames that are being built: one for each flow that is read, so that each goes its own way.
 //!
-//! Each open frame has its share of the budget before records are taken for it. Classes share one budget, so that a frame larger than its share may
-//! wait for what another class holds: then whoever has nothing to lose by it gives back, and takes it again later.
+//! Each open frame has its share of the budget before records are taken for it. A flow that gets none is not read, while the others are.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use spillway_agent_core::batcher::{Batcher, ClosedFrame, FrameLimits};
+use spillway_agent_core::line::FrameSize;
+use spillway_agent_core::schedule::{Flow, TopicClass};
 use spillway_proto::compress::Compressor;
 use spillway_proto::{Lane, limits};
-use spillway_spill::Class;
 
-use super::{Budget, BuiltFrame, Classify, Event, POLL_TIME};
+use super::{Budget, BuiltFrame, Event, FlowOf};
 
 /// Which of the frames that are being built a lane's records go into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Slot(usize);
 
 /// All of them. See the module.
 pub(super) struct Builders {
-    classify: Classify,
+    flow_of: FlowOf,
+    classes: Vec<TopicClass>,
     limits: FrameLimits,
+    /// Most encoded bytes of a frame of each flow; `None`: the line is not known.
+    line_bytes: Vec<Option<usize>>,
     budget: Arc<Budget>,
     compressor: Compressor,
-    /// One for each class that was ever read, at most [`Class::MAX`].
+    /// One for each flow that was ever read.
     list: Vec<Builder>,
 }
 
@@ -33,15 +36,15 @@ pub(super) struct Builders {
 pub(super) enum Next {
     /// This is to be told.
     Event(Event),
-    /// A closed frame waits for budget: no more is to be read.
-    Waits,
-    /// Nothing for now.
+    /// Nothing for now. A closed frame may wait for budget: its flow is not ready.
     Nothing,
 }
 
 struct Builder {
-    class: Class,
+    flow: Flow,
+    class: TopicClass,
     batcher: Batcher,
+    size: FrameSize,
     /// Bytes of the budget taken for the open frame.
     reserved: usize,
     /// A closed frame that waits for budget.
@@ -57,32 +60,59 @@ impl fmt::Debug for Builders {
 }
 
 impl Builders {
-    pub(super) fn new(limits: FrameLimits, budget: Arc<Budget>, compressor: Compressor, classify: Classify) -> Self {
-        Self { classify, limits, budget, compressor, list: Vec::new() }
+    /// `classes` are those of the flows, by number.
+    pub(super) fn new(limits: FrameLimits, budget: Arc<Budget>, compressor: Compressor, flow_of: FlowOf, classes: Vec<TopicClass>) -> Self {
+        Self { flow_of, line_bytes: vec![None; classes.len()], classes, limits, budget, compressor, list: Vec::new() }
     }
 
     /// The place of a topic's records. Look it up once for each lane, not for each record.
     pub(super) fn slot(&mut self, topic: &str) -> Slot {
-        let class = (self.classify)(topic);
-        let known = self.list.iter().position(|builder| builder.class == class);
+        let flow = (self.flow_of)(topic);
+        let known = self.list.iter().position(|builder| builder.flow == flow);
         Slot(known.unwrap_or_else(|| {
-            let batcher = Batcher::new(self.limits);
-            self.list.push(Builder { class, batcher, reserved: 0, closed: None, detaching: Vec::new() });
+            let (batcher, class) = (Batcher::new(self.limits), self.classes.get(flow.0 as usize).copied().unwrap_or(TopicClass::DEFAULT));
+            let size = FrameSize::default();
+            self.list.push(Builder { flow, class, batcher, size, reserved: 0, closed: None, detaching: Vec::new() });
+            self.fit(self.list.len() - 1);
             self.list.len() - 1
         }))
     }
 
-    /// Where a lane's records are added.
+    /// Where a lane's records are added. Only when [`Self::is_ready`].
     pub(super) fn batcher(&mut self, slot: Slot) -> &mut Batcher {
         &mut self.list[slot.0].batcher
+    }
+
+    /// True when a record may be added.
+    pub(super) fn is_ready(&self, slot: Slot) -> bool {
+        self.list.get(slot.0).is_some_and(Builder::is_ready)
+    }
+
+    /// True unless something is to be read, and nothing of it can be taken.
+    pub(super) fn is_any_ready(&self) -> bool {
+        self.list.iter().all(|builder| builder.batcher.is_idle())
+            || self.list.iter().any(|builder| !builder.batcher.is_idle() && builder.is_ready())
+    }
+
+    /// True when a flow that is not read has enough budget again for that to be worth while.
+    pub(super) fn may_go_on(&self, slot: Slot) -> bool {
+        self.list.get(slot.0).is_some_and(|builder| {
+            let (room, part) = self.budget.room(builder.flow);
+            builder.is_ready()
+                && room + builder.reserved >= (GO_ON_FRAMES * (builder.batcher.limits().max_bytes + FRAME_EDGE_BYTES)).min(part / 2)
+        })
     }
 
     /// Changes the limits of all.
     pub(super) fn set_limits(&mut self, limits: FrameLimits) {
         self.limits = limits;
-        for builder in &mut self.list {
-            builder.batcher.set_limits(limits);
-        }
+        (0..self.list.len()).for_each(|place| self.fit(place));
+    }
+
+    /// Most encoded bytes of a frame of each flow, so that it does not take too much of the line's time.
+    pub(super) fn set_line(&mut self, bytes: Vec<Option<usize>>) {
+        self.line_bytes = bytes;
+        (0..self.list.len()).for_each(|place| self.fit(place));
     }
 
     /// Lets a lane go: [`Event::Detached`] follows its last frame.
@@ -94,67 +124,117 @@ impl Builders {
 
     /// When the next open frame is to be closed; `None` when all are empty.
     pub(super) fn due(&self, linger: Duration) -> Option<Instant> {
-        self.list.iter().filter_map(|builder| builder.batcher.due(linger)).min()
+        self.list.iter().filter(|builder| builder.closed.is_none()).filter_map(|builder| builder.due(linger)).min()
+    }
+
+    /// True without anything that was read and not handed over.
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.iter().all(|builder| builder.closed.is_none() && builder.batcher.is_empty())
     }
 
     /// True while a full frame waits to be taken: call [`Self::next`] before the next record.
     pub(super) fn is_sealed(&self) -> bool {
-        self.list.iter().any(|builder| builder.batcher.is_sealed())
+        self.list.iter().any(|builder| builder.closed.is_none() && builder.batcher.is_sealed())
     }
 
-    /// Closes frames that are due, all with `finishing`, and answers what is to be handed over. May wait [`POLL_TIME`] for budget.
+    /// Closes frames that are due, all with `finishing`, and answers what is to be handed over.
     pub(super) fn next(&mut self, linger: Duration, finishing: bool) -> Next {
         let now = Instant::now();
-        for builder in &mut self.list {
+        for place in self.order() {
+            let Some(builder) = self.list.get_mut(place) else {
+                continue;
+            };
             builder.close(linger, finishing, now);
-            if let Some(event) = builder.hand_over(&self.budget, &mut self.compressor, Duration::ZERO) {
+            if let Some(event) = builder.hand_over(&self.budget, &mut self.compressor) {
+                self.fit(place);
                 return Next::Event(event);
             }
         }
-        let Some(first) = self.list.iter().position(|builder| builder.closed.is_some()) else {
+        if self.list.iter().all(|builder| builder.closed.is_none()) {
             return Next::Nothing;
-        };
+        }
+        // Whoever has nothing to lose by it gives back, and takes it again later.
+        let first = self.list.iter().position(|builder| builder.closed.is_some());
         for (place, builder) in self.list.iter_mut().enumerate() {
-            if place != first && (builder.closed.is_some() || builder.batcher.is_empty()) {
+            if Some(place) != first && (builder.closed.is_some() || (builder.batcher.is_empty() && !builder.class.is_urgent())) {
                 builder.give_back(&self.budget);
             }
         }
-        self.list[first].hand_over(&self.budget, &mut self.compressor, POLL_TIME).map_or(Next::Waits, Next::Event)
+        for place in self.order() {
+            let event = self.list.get_mut(place).and_then(|builder| builder.hand_over(&self.budget, &mut self.compressor));
+            if let Some(event) = event {
+                self.fit(place);
+                return Next::Event(event);
+            }
+        }
+        Next::Nothing
     }
 
-    /// Makes sure that each open frame has its share of the budget before records are taken for it. False: take none.
-    pub(super) fn reserve(&mut self) -> bool {
-        let frame = self.limits.max_bytes + FRAME_EDGE_BYTES;
-        // What is read next may be of any class, so that all need theirs at the same time.
+    /// Makes sure that each open frame has its share of the budget before records are taken for it, as far as there is any.
+    pub(super) fn reserve(&mut self) {
+        // What is read next may be of any flow, so that all need theirs at the same time.
         let most = self.budget.total() / self.list.len().max(1);
-        for builder in &mut self.list {
-            if builder.batcher.is_idle() {
-                builder.give_back(&self.budget);
-            } else if builder.reserved == 0 {
-                builder.reserved = self.budget.take(frame.min(most), POLL_TIME).unwrap_or(0);
+        for urgent in [true, false] {
+            for builder in self.list.iter_mut().filter(|builder| builder.class.is_urgent() == urgent) {
+                let frame = builder.batcher.limits().max_bytes + FRAME_EDGE_BYTES;
+                if builder.batcher.is_idle() {
+                    builder.give_back(&self.budget);
+                } else if builder.reserved == 0 && builder.closed.is_none() {
+                    builder.reserved = self.budget.take(builder.flow, frame.min(most)).unwrap_or(0);
+                }
             }
         }
-        self.list.iter().all(|builder| builder.reserved > 0 || builder.batcher.is_idle())
+    }
+
+    /// Waits for budget, at most so long.
+    pub(super) fn wait(&self, most: Duration) {
+        self.budget.wait(most);
+    }
+
+    /// Class 0 first: to compress a frame takes time.
+    fn order(&self) -> Vec<usize> {
+        let mut order = (0..self.list.len()).collect::<Vec<_>>();
+        order.sort_by_key(|place| self.list.get(*place).map(|builder| builder.class));
+        order
+    }
+
+    /// Makes the flow's frames as large as they may be.
+    fn fit(&mut self, place: usize) {
+        let Some(builder) = self.list.get_mut(place) else {
+            return;
+        };
+        let line_bytes = self.line_bytes.get(builder.flow.0 as usize).copied().flatten();
+        let max_bytes = builder.size.raw_bytes(self.limits.max_bytes, line_bytes);
+        let linger = if builder.class.is_urgent() { self.limits.linger.min(URGENT_LINGER) } else { self.limits.linger };
+        builder.batcher.set_limits(FrameLimits { max_bytes, linger, ..self.limits });
     }
 }
 
 impl Builder {
+    fn is_ready(&self) -> bool {
+        self.reserved > 0 && self.closed.is_none() && !self.batcher.is_sealed()
+    }
+
+    fn due(&self, linger: Duration) -> Option<Instant> {
+        self.batcher.due(linger)
+    }
+
     fn close(&mut self, linger: Duration, finishing: bool, now: Instant) {
         if self.closed.is_none() {
-            let due = self.batcher.due(linger).is_some_and(|due| due <= now);
+            let due = self.due(linger).is_some_and(|due| due <= now);
             let close = due || finishing || !self.detaching.is_empty();
             self.closed = self.batcher.take_sealed().or_else(|| if close { self.batcher.close() } else { None });
         }
     }
 
-    fn hand_over(&mut self, budget: &Budget, compressor: &mut Compressor, wait: Duration) -> Option<Event> {
+    fn hand_over(&mut self, budget: &Budget, compressor: &mut Compressor) -> Option<Event> {
         let Some(frame) = self.closed.take() else {
             return if self.detaching.is_empty() { None } else { Some(Event::Detached(self.detaching.remove(0))) };
         };
         let sections = frame.builder.sections().len();
         let most = frame.builder.raw_length() + sections * limits::MAX_SECTION_HEADER_BYTES + FRAME_EDGE_BYTES;
         let more = most.min(budget.total()).saturating_sub(self.reserved);
-        match budget.take(more, wait) {
+        match budget.take_for_closed(self.flow, more) {
             Some(taken) => self.reserved += taken,
             None => {
                 self.closed = Some(frame);
@@ -165,20 +245,28 @@ impl Builder {
     }
 
     fn encode(&mut self, mut closed: ClosedFrame, budget: &Budget, compressor: &mut Compressor) -> BuiltFrame {
+        let raw_bytes = closed.builder.raw_length();
         let frame = closed.builder.encode(compressor);
+        self.size.built(raw_bytes, frame.bytes.len());
         let held = frame.bytes.len().min(self.reserved);
-        budget.give(self.reserved - held);
+        budget.give(self.flow, self.reserved - held);
         self.reserved = 0;
-        BuiltFrame { class: self.class, frame, timestamps: closed.timestamps, budget: held }
+        BuiltFrame { flow: self.flow, frame, timestamps: closed.timestamps, budget: held }
     }
 
     fn give_back(&mut self, budget: &Budget) {
         let reserved = std::mem::take(&mut self.reserved);
         if reserved > 0 {
-            budget.give(reserved);
+            budget.give(self.flow, reserved);
         }
     }
 }
+
+/// Alarms wait no longer for others to share a frame with.
+const URGENT_LINGER: Duration = Duration::from_millis(5);
+
+/// A flow that was not read for want of budget is read again when there is room for so many frames: what was fetched of it was thrown away.
+const GO_ON_FRAMES: usize = 8;
 
 /// What a frame has beside sections and body, in bytes: format, codec, lengths, checksum, and room for a few sections.
 const FRAME_EDGE_BYTES: usize = 4096;

@@ -1,6 +1,6 @@
 //! The loop of the source's thread.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::assignment::{Assignment, Reading};
-use super::builders::{Builders, Next};
+use super::builders::{Builders, Next, Slot};
 use super::{Command, Event, POLL_TIME, Settings, SiteConsumer};
 
 /// Events taken from the queue before commands and the clock are looked at again.
@@ -38,10 +38,10 @@ pub(super) fn run(
         drop(events.blocking_send(Event::Failed(super::Error::Queue.to_string())));
         return;
     };
-    let (budget, classify) = (Arc::clone(&settings.budget), Arc::clone(&settings.classify));
+    let (budget, flow_of) = (Arc::clone(&settings.budget), Arc::clone(&settings.flow_of));
     let mut reader = Reader {
         consumer,
-        builders: Builders::new(settings.limits, budget, compressor, classify),
+        builders: Builders::new(settings.limits, budget, compressor, flow_of, settings.classes.clone()),
         commands,
         events,
         assignment: Assignment::default(),
@@ -78,10 +78,14 @@ struct Reader<'r> {
 impl Reader<'_> {
     fn turn(&mut self, queue: &EventQueue<'_>) -> Result<(), Gone> {
         self.obey()?;
-        if !self.hand_over()? || !self.builders.reserve() {
+        self.hand_over()?;
+        self.builders.reserve();
+        self.now = Instant::now();
+        self.go_on()?;
+        if !self.builders.is_any_ready() {
+            self.builders.wait(POLL_TIME);
             return Ok(());
         }
-        self.now = Instant::now();
         let due = self.builders.due(self.linger()).map(|due| due.saturating_duration_since(self.now));
         // Polls count whole milliseconds: a rest of one is waited for, not spun away.
         let mut wait = due.map_or(POLL_TIME, |due| due + ROUND_UP).min(POLL_TIME);
@@ -124,6 +128,7 @@ impl Reader<'_> {
                     self.builders.set_limits(self.settings.limits);
                 }
                 Ok(Command::CaughtUpLinger(linger)) => self.caught_up_linger = linger,
+                Ok(Command::FrameBytes(bytes)) => self.builders.set_line(bytes),
                 Ok(Command::Finish) => {
                     attaching.clear();
                     self.finishing = true;
@@ -140,13 +145,18 @@ impl Reader<'_> {
         if list.is_empty() || self.finishing {
             return Ok(());
         }
-        let mut readings = Vec::with_capacity(list.len());
+        let mut readings: BTreeMap<Slot, Vec<_>> = BTreeMap::new();
         for (lane, partition, next) in list {
             tracing::debug!(%partition, %lane, %next, "reading");
             let slot = self.builders.slot(partition.topic.as_str());
             self.builders.batcher(slot).attach(lane, next);
-            readings.push((Reading { lane, slot }, partition, next));
+            readings.entry(slot).or_default().push((lane, partition, next));
         }
+        readings.into_iter().try_for_each(|(slot, list)| self.assign(slot, list))
+    }
+
+    fn assign(&mut self, slot: Slot, list: Vec<(Lane, TopicPartition, NextOffset)>) -> Result<(), Gone> {
+        let readings = list.into_iter().map(|(lane, partition, next)| (Reading { lane, slot }, partition, next)).collect::<Vec<_>>();
         if let Err(error) = self.assignment.attach(self.consumer, &readings) {
             for (Reading { lane, .. }, ..) in readings {
                 self.send(Event::Lost { lane, why: format!("cannot be assigned: {error}") })?;
@@ -172,8 +182,27 @@ impl Reader<'_> {
         }
     }
 
-    /// Closes frames that are due and hands closed ones over. Answers false while one waits for budget.
-    fn hand_over(&mut self) -> Result<bool, Gone> {
+    /// Reads flows again of which nothing could be taken.
+    fn go_on(&mut self) -> Result<(), Gone> {
+        for slot in self.assignment.parked(self.now) {
+            if self.builders.may_go_on(slot) {
+                let parked = self.assignment.take_parked(slot);
+                let with_position = |(lane, partition)| Some((lane, partition, self.builders.batcher(slot).position(lane)?));
+                let readings = parked.into_iter().filter_map(with_position).collect();
+                self.assign(slot, readings)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing of a flow can be taken: it is not read until its memory is free again, while the others are.
+    fn park(&mut self, slot: Slot) {
+        let result = self.assignment.park(self.consumer, slot, self.now);
+        self.ignore(result);
+    }
+
+    /// Closes frames that are due and hands closed ones over.
+    fn hand_over(&mut self) -> Result<(), Gone> {
         loop {
             match self.builders.next(self.linger(), self.finishing) {
                 Next::Event(event) => {
@@ -182,23 +211,25 @@ impl Reader<'_> {
                     }
                     self.send(event)?;
                 }
-                Next::Waits => return Ok(false),
                 Next::Nothing => break,
             }
         }
-        if self.finishing && !self.finished {
+        if self.finishing && !self.finished && self.builders.is_empty() {
             self.finished = true;
             self.send(Event::Finished)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     fn take(&mut self, event: events::Event<'_>) -> Result<(), Gone> {
         match event {
             events::Event::Record(record) => self.record(&record),
             events::Event::PartitionEnd { topic, partition, next } => {
-                if let Some(Reading { lane, slot }) = self.assignment.reading(&topic, partition.index()) {
-                    self.builders.batcher(slot).cover(lane, next, self.now);
+                match self.assignment.reading(&topic, partition.index()) {
+                    Some(Reading { lane, slot }) if self.builders.is_ready(slot) => self.builders.batcher(slot).cover(lane, next, self.now),
+                    // It is told again when the partition is read again.
+                    Some(Reading { slot, .. }) => self.park(slot),
+                    None => {}
                 }
                 Ok(())
             }
@@ -218,6 +249,10 @@ impl Reader<'_> {
         let Some(Reading { lane, slot }) = self.assignment.reading(record.topic, record.partition.index()) else {
             return Ok(());
         };
+        if !self.builders.is_ready(slot) {
+            self.park(slot);
+            return Ok(());
+        }
         let SourceRecord { offset, timestamp, key, value, headers, .. } = *record;
         let payload = key.map_or(0, <[u8]>::len)
             + value.map_or(0, <[u8]>::len)

@@ -65,7 +65,7 @@ impl Model {
         let records: u64 = self.frames.iter().flat_map(|frame| &frame.open).map(|(.., records)| records).sum();
         assert_eq!(ledger.unacked_records(), records);
         assert_eq!(ledger.is_empty(), self.frames.is_empty());
-        self.budget_out -= ledger.take_released();
+        self.budget_out -= ledger.take_released().into_values().sum::<usize>();
         let budget: usize = self.frames.iter().map(|frame| frame.budget).sum();
         assert_eq!(self.budget_out, budget, "what frames hold of the budget comes back with them");
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use spillway_agent_core::batcher::{Batcher, ClosedFrame, FrameLimits, Incoming, Pushed};
+use spillway_agent_core::schedule::Flow;
 use spillway_agent_core::lane::{AfterDrain, HeldBecause, LaneSource, Phase};
 use spillway_agent_core::ledger::{Detachment, Error, Ledger, Resumed};
 use spillway_agent_core::start::{LogRange, StartPolicy, decide};
@@ -181,6 +182,7 @@ impl World {
             partition_count: PARTITIONS as u32,
             born: false,
             outlived_by: None,
+            flow: Flow::default(),
         };
         let open = self.ledger.open(source).expect("few lanes");
         assert_eq!(open.lane.0 as usize, self.lanes.len(), "lanes are numbered");

@@ -10,12 +10,14 @@
 //! | [`spill`] | the spill beside a bare log, and the agent with a backlog |
 //! | [`link`] | how much of a thin line becomes useful bytes, beside stock QUIC and TCP |
 //! | [`compress`] | what a backlog of telemetry costs on a thin line |
+//! | [`classes`] | alarms beside bulk, and shares by class and weight, on a thin line |
 //! | [`contestant`] | Spillway and MirrorMaker 2 as something that can be started and measured |
 //! | [`workload`] | the records |
 //! | [`usage`] | processor time and memory of a process, disk of a directory |
 //! | [`progress`] | how far the centre is, sampled |
 //! | [`report`] | medians, ratios and the tables |
 
+pub mod classes;
 pub mod compress;
 pub mod contestant;
 pub mod fleet;

@@ -42,6 +42,10 @@ pub(super) struct Lane {
 
 #[derive(Debug)]
 struct State {
+    /// Bytes a second, and how long a packet may wait for its turn.
+    rate: Option<(u64, Duration)>,
+    /// When the last packet has left.
+    free_at: Instant,
     weather: Weather,
     rng: StdRng,
     counts: Counts,
@@ -52,7 +56,13 @@ impl Lane {
         let queue = Arc::new(Queue::default());
         let sender = Arc::clone(&queue);
         let thread = std::thread::spawn(move || sender.run());
-        let state = State { weather: Weather::default(), rng: StdRng::seed_from_u64(0), counts: Counts::default() };
+        let state = State {
+            rate: None,
+            free_at: Instant::now(),
+            weather: Weather::default(),
+            rng: StdRng::seed_from_u64(0),
+            counts: Counts::default(),
+        };
         (Self { cut: AtomicBool::new(false), delay_us: AtomicU64::new(0), state: Mutex::new(state), queue }, thread)
     }
 
@@ -62,6 +72,10 @@ impl Lane {
 
     pub(super) fn set_delay(&self, delay: Duration) {
         self.delay_us.store(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn set_rate(&self, bytes_per_second: Option<u64>, queue: Duration) {
+        self.state().rate = bytes_per_second.map(|rate| (rate.max(1), queue));
     }
 
     pub(super) fn set_weather(&self, weather: Weather, seed: u64) {
@@ -81,8 +95,8 @@ impl Lane {
 
     /// Sends a packet on `socket`, to `to` or, for `None`, to where it is connected; or whatever the weather does to it.
     pub(super) fn forward(&self, bytes: &[u8], socket: &Arc<UdpSocket>, to: Option<SocketAddr>) {
-        let Some(Fate { copies, hold_back, turned_bit }) = self.decide(bytes.len()) else { return };
-        let delay = Duration::from_micros(self.delay_us.load(Ordering::Relaxed)) + hold_back;
+        let Some((Fate { copies, hold_back, turned_bit }, wait)) = self.decide(bytes.len()) else { return };
+        let delay = Duration::from_micros(self.delay_us.load(Ordering::Relaxed)) + hold_back + wait;
         if delay.is_zero() && turned_bit.is_none() {
             (0..copies).for_each(|_| send(socket, bytes, to));
             return;
@@ -97,23 +111,33 @@ impl Lane {
         }
     }
 
-    /// Decides and counts; `None` for a packet that goes nowhere.
-    fn decide(&self, len: usize) -> Option<Fate> {
+    /// Decides and counts; `None` for a packet that goes nowhere. Answers the time until it has left, too.
+    fn decide(&self, len: usize) -> Option<(Fate, Duration)> {
         let size = u64::try_from(len).unwrap_or(0) + HEADER_BYTES;
         let mut state = self.state();
-        let State { weather, rng, counts } = &mut *state;
+        let State { rate, free_at, weather, rng, counts } = &mut *state;
         if self.cut.load(Ordering::Relaxed) {
             counts.cut += 1;
             counts.cut_bytes += size;
             return None;
         }
         counts.bytes += size;
+        let now = Instant::now();
+        if let Some((bytes_per_second, queue)) = *rate {
+            let begins = (*free_at).max(now);
+            if begins.saturating_duration_since(now) > queue {
+                counts.lost += 1;
+                return None;
+            }
+            *free_at = begins + Duration::from_micros(size * 1_000_000 / bytes_per_second);
+        }
+        let wait = free_at.saturating_duration_since(now);
         let fate = weather.fate(len, rng);
         counts.lost += u64::from(fate.copies == 0);
         counts.doubled += u64::from(fate.copies == 2);
         counts.reordered += u64::from(fate.copies > 0 && !fate.hold_back.is_zero());
         counts.corrupted += u64::from(fate.copies > 0 && fate.turned_bit.is_some());
-        (fate.copies > 0).then_some(fate)
+        (fate.copies > 0).then_some((fate, wait))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

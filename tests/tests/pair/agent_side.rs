@@ -7,6 +7,7 @@ use bytes::Bytes;
 use spillway_agent_core::batcher::{Batcher, ClosedFrame, FrameLimits, Incoming, Pushed};
 use spillway_agent_core::lane::LaneSource;
 use spillway_agent_core::ledger::{Ledger, Resumed};
+use spillway_agent_core::schedule::{Flow, FlowSpec, Scheduler, TopicClass};
 use spillway_agent_core::start::{LogRange, StartPolicy, decide};
 use spillway_proto::compress::Compressor;
 use spillway_proto::frame::{FrameBuilder, SectionKind};
@@ -15,11 +16,17 @@ use spillway_proto::{FrameSeq, Lane, Offset, TopicId};
 
 use super::{PARTITIONS, Source, next, partition};
 
+/// The flow of each partition, of classes 0, 1 and 3, under different rules.
+pub(crate) const FLOWS: [[Flow; PARTITIONS as usize]; 3] =
+    [[Flow(0), Flow(0), Flow(0)], [Flow(0), Flow(1), Flow(2)], [Flow(2), Flow(0), Flow(2)]];
+
 /// An agent process.
 #[derive(Debug)]
 pub(crate) struct AgentSide {
     ledger: Ledger,
-    batcher: Batcher,
+    rules: usize,
+    /// One for each flow.
+    batchers: Vec<Batcher>,
     compressor: Compressor,
     reading: BTreeMap<u32, (Lane, u64)>,
     connected: bool,
@@ -28,12 +35,15 @@ pub(crate) struct AgentSide {
 }
 
 impl AgentSide {
-    pub(crate) fn new() -> Self {
+    /// Under one of [`FLOWS`].
+    pub(crate) fn new(rules: usize) -> Self {
         let limits = FrameLimits { max_bytes: 120, max_records: 6, linger: Duration::from_secs(1), largest_raw: 4096 };
         let now = Instant::now();
+        let spec = |class| FlowSpec { class: TopicClass::new(class).unwrap(), ..FlowSpec::default() };
         let mut agent = Self {
-            ledger: Ledger::new(now),
-            batcher: Batcher::new(limits),
+            ledger: Ledger::with(Scheduler::new([0, 1, 3].map(spec).into()), now),
+            rules,
+            batchers: [limits; 3].map(Batcher::new).into(),
             compressor: Compressor::new(1).unwrap(),
             reading: BTreeMap::new(),
             connected: false,
@@ -58,24 +68,24 @@ impl AgentSide {
     /// Reads up to `count` offsets; holes are skipped as a consumer skips them, and told by the end of the partition.
     pub(crate) fn read(&mut self, source: &Source, index: u32, count: u64) {
         let Some((lane, at)) = self.reading.get(&index).copied() else { return };
-        let end = source.ends[index as usize].min(at + count);
+        let (end, now) = (source.ends[index as usize].min(at + count), self.now);
         for offset in (at..end).filter(|offset| Source::is_record(index, *offset)) {
             let value = format!("{index}:{offset}");
             let headers = std::iter::empty::<(&str, Option<&[u8]>)>();
             let offset = Offset::new(offset).unwrap();
             let record = Incoming { offset, timestamp: 1, key: None, value: Some(value.as_bytes()), headers };
-            assert_eq!(self.batcher.push(lane, record, self.now), Pushed::Added);
+            assert_eq!(self.batcher(index).push(lane, record, now), Pushed::Added);
             self.take_sealed();
         }
         if end > at && end == source.ends[index as usize] {
-            self.batcher.cover(lane, next(end), self.now);
+            self.batcher(index).cover(lane, next(end), now);
             self.take_sealed();
         }
         self.reading.insert(index, (lane, end.max(at)));
     }
 
     pub(crate) fn close_frame(&mut self) {
-        if let Some(closed) = self.batcher.close() {
+        for closed in self.batchers.iter_mut().filter_map(Batcher::close).collect::<Vec<_>>() {
             self.push(closed);
         }
     }
@@ -99,11 +109,12 @@ impl AgentSide {
     /// What the shell does after each step. Nothing is ever to be committed at the source that the centre has not committed.
     pub(crate) fn settle(&mut self, committed: &BTreeMap<u32, u64>) {
         for attachment in self.ledger.take_attachments() {
-            self.batcher.attach(attachment.lane, attachment.next);
-            self.reading.insert(attachment.partition.partition.index(), (attachment.lane, attachment.next.value()));
+            let index = attachment.partition.partition.index();
+            self.batcher(index).attach(attachment.lane, attachment.next);
+            self.reading.insert(index, (attachment.lane, attachment.next.value()));
         }
         for detachment in self.ledger.take_detachments() {
-            self.batcher.detach(detachment.lane, detachment.keep);
+            self.batcher(detachment.partition.partition.index()).detach(detachment.lane, detachment.keep);
             if detachment.keep {
                 self.close_frame();
             }
@@ -126,6 +137,7 @@ impl AgentSide {
             partition_count: PARTITIONS,
             born: false,
             outlived_by: None,
+            flow: FLOWS[self.rules][index as usize],
         };
         let open = self.ledger.open(source).unwrap();
         if self.connected {
@@ -144,9 +156,13 @@ impl AgentSide {
     }
 
     fn take_sealed(&mut self) {
-        if let Some(closed) = self.batcher.take_sealed() {
+        for closed in self.batchers.iter_mut().filter_map(Batcher::take_sealed).collect::<Vec<_>>() {
             self.push(closed);
         }
+    }
+
+    fn batcher(&mut self, index: u32) -> &mut Batcher {
+        &mut self.batchers[FLOWS[self.rules][index as usize].0 as usize]
     }
 
     fn push(&mut self, mut closed: ClosedFrame) {

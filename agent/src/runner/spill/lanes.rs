@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use spillway_agent_core::lane::{LaneBook, LaneSource, Phase};
+use spillway_agent_core::schedule::Flow;
 use spillway_agent_core::spool::{Begins, Known};
 use spillway_agent_core::start::{Gap, LogRange, StartPolicy};
 use spillway_agent_core::topics::TopicState;
@@ -172,7 +173,14 @@ impl Runner {
         if let (Some((line, next)), Some(spill)) = (own.map(|(_, span)| (span.line, span.next)).max(), &mut self.spill) {
             spill.past.insert(partition.clone(), Release { partition: partition.clone(), topic_id, line, next });
         }
-        self.open_lane(LaneSource { partition, topic_id, partition_count, born: false, outlived_by: Some(outlived_by) });
+        self.open_lane(LaneSource {
+            partition,
+            topic_id,
+            partition_count,
+            born: false,
+            outlived_by: Some(outlived_by),
+            flow: Flow::default(),
+        });
     }
 
     /// A topic that was taken for one of the past is there after all, as a first look that the brokers answered in part only made believe.

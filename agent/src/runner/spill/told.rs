@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use spillway_agent_core::lane::LaneBook;
 use spillway_ops::exit;
 use spillway_proto::TopicPartition;
+use spillway_spill::Class;
 use spillway_spill::admission::Full;
 use spillway_spill::store::{Error, Release, Report};
 
@@ -67,7 +68,7 @@ impl Runner {
         }
     }
 
-    pub(super) fn on_full(&mut self, full: Option<Full>) {
+    pub(super) fn on_full(&mut self, class: Class, full: Option<Full>) {
         let Some(spill) = &mut self.spill else {
             return;
         };
@@ -76,14 +77,18 @@ impl Runner {
                 let (limit, bytes) = (because.as_str(), spill.usage.disk_bytes);
                 tracing::warn!(
                     event = "spill_full",
+                    class = class.urgency(),
                     limit,
                     bytes,
                     "the spill is full: what comes waits in the site's Kafka, unless the line takes it"
                 );
             }
-            None => tracing::info!(event = "spill_has_room", "nothing waits for room in the spill any more"),
+            None => tracing::info!(event = "spill_has_room", class = class.urgency(), "nothing waits for room in the spill any more"),
         }
-        spill.full = full;
+        match full {
+            Some(because) => _ = spill.full.insert(class, because),
+            None => _ = spill.full.remove(&class),
+        }
     }
 
     pub(super) fn on_trouble(&mut self, trouble: Option<Error>) {

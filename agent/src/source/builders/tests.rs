@@ -1,6 +1,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use spillway_agent_core::batcher::{Incoming, Pushed};
+use spillway_agent_core::budget::Shares;
 use spillway_proto::frame::SectionKind;
 use spillway_proto::{NextOffset, Offset};
 
@@ -10,12 +11,14 @@ const LIMITS: FrameLimits = FrameLimits { max_bytes: 1000, max_records: 100, lin
 const SHARE: usize = LIMITS.max_bytes + FRAME_EDGE_BYTES;
 
 fn builders(total: usize) -> Builders {
-    let classify: Classify = Arc::new(|topic| match topic {
-        "alarms" => Class::DROP_NEWEST,
-        "bulk" => Class::DROP_OLDEST,
-        _ => Class::BLOCK,
+    let flow_of: FlowOf = Arc::new(|topic| match topic {
+        "alarms" => Flow(2),
+        "bulk" => Flow(1),
+        _ => Flow(0),
     });
-    Builders::new(LIMITS, Arc::new(Budget::new(total)), Compressor::new(1).unwrap(), classify)
+    let classes = vec![TopicClass::DEFAULT, TopicClass::BULK, TopicClass::URGENT];
+    let budget = Budget::new(Shares::new(total, classes.iter().map(|class| class.is_urgent())));
+    Builders::new(LIMITS, Arc::new(budget), Compressor::new(1).unwrap(), flow_of, classes)
 }
 
 fn attach(builders: &mut Builders, topic: &str, lane: u32) -> Slot {
@@ -24,13 +27,19 @@ fn attach(builders: &mut Builders, topic: &str, lane: u32) -> Slot {
     slot
 }
 
+/// Takes what is there for the open frames. Answers whether all that are read have their share.
+fn reserve(builders: &mut Builders) -> bool {
+    builders.reserve();
+    builders.list.iter().all(|builder| builder.is_ready() || builder.batcher.is_idle())
+}
+
 fn push(builders: &mut Builders, slot: Slot, lane: u32, offset: u64, value: &[u8]) {
     let headers = Vec::<(&str, Option<&[u8]>)>::new().into_iter();
     let record = Incoming { offset: Offset::new(offset).unwrap(), timestamp: 1, key: None, value: Some(value), headers };
     assert_eq!(builders.batcher(slot).push(Lane(lane), record, Instant::now()), Pushed::Added);
 }
 
-/// Everything that is told now: of each frame class and sections, of each lane let go its number.
+/// Everything that is told now: of each frame flow and sections, of each lane let go its number; and whether no closed frame waits.
 fn told(builders: &mut Builders, finishing: bool) -> (Vec<String>, bool) {
     let mut told = Vec::new();
     loop {
@@ -41,14 +50,13 @@ fn told(builders: &mut Builders, finishing: bool) -> (Vec<String>, bool) {
                     other => panic!("{other:?}"),
                 };
                 let sections = built.frame.sections.iter().map(section).collect::<String>();
-                told.push(format!("class {}{sections}", built.class.number()));
+                told.push(format!("flow {}{sections}", built.flow.0));
                 // As the runner does when it is acknowledged.
-                builders.budget.give(built.budget);
+                builders.budget.give(built.flow, built.budget);
             }
             Next::Event(Event::Detached(lane)) => told.push(format!("detached {lane}")),
             Next::Event(other) => panic!("{other:?}"),
-            Next::Waits => return (told, false),
-            Next::Nothing => return (told, true),
+            Next::Nothing => return (told, builders.list.iter().all(|builder| builder.closed.is_none())),
         }
     }
 }
@@ -58,14 +66,14 @@ fn a_frame_holds_topics_of_one_class() {
     let mut builders = builders(1 << 20);
     let (a, b, c) = (attach(&mut builders, "a", 1), attach(&mut builders, "bulk", 2), attach(&mut builders, "b", 3));
     assert_eq!((a, a != b), (c, true), "topics of a class share a frame");
-    assert!(builders.reserve());
+    assert!(reserve(&mut builders));
     for offset in 0..3 {
         for (slot, lane) in [(a, 1), (b, 2), (c, 3)] {
             push(&mut builders, slot, lane, offset, b"x");
         }
     }
     assert_eq!(told(&mut builders, false), (vec![], true), "neither full nor due");
-    assert_eq!(told(&mut builders, true).0, ["class 0 1:0-3 3:0-3", "class 1 2:0-3"]);
+    assert_eq!(told(&mut builders, true).0, ["flow 0 1:0-3 3:0-3", "flow 1 2:0-3"]);
     assert_eq!(builders.budget.taken(), 0, "all was given back");
 }
 
@@ -73,11 +81,11 @@ fn a_frame_holds_topics_of_one_class() {
 fn a_full_frame_of_one_class_leaves_the_others_open() {
     let mut builders = builders(1 << 20);
     let (a, b) = (attach(&mut builders, "a", 1), attach(&mut builders, "bulk", 2));
-    assert!(builders.reserve());
+    assert!(reserve(&mut builders));
     push(&mut builders, a, 1, 0, b"x");
     push(&mut builders, b, 2, 0, &[7; 1000]);
     assert!(builders.is_sealed());
-    assert_eq!(told(&mut builders, false).0, ["class 1 2:0-1"]);
+    assert_eq!(told(&mut builders, false).0, ["flow 1 2:0-1"]);
     assert!(!builders.is_sealed() && builders.due(LIMITS.linger).is_some());
 }
 
@@ -85,11 +93,11 @@ fn a_full_frame_of_one_class_leaves_the_others_open() {
 fn a_lane_is_let_go_after_its_last_frame_and_others_frames_stay_open() {
     let mut builders = builders(1 << 20);
     let (a, b) = (attach(&mut builders, "a", 1), attach(&mut builders, "bulk", 2));
-    assert!(builders.reserve());
+    assert!(reserve(&mut builders));
     push(&mut builders, a, 1, 0, b"x");
     push(&mut builders, b, 2, 0, b"y");
     builders.detach(b, Lane(2), true);
-    assert_eq!(told(&mut builders, false).0, ["class 1 2:0-1", "detached 2"]);
+    assert_eq!(told(&mut builders, false).0, ["flow 1 2:0-1", "detached 2"]);
     builders.detach(a, Lane(1), false);
     assert_eq!(told(&mut builders, false).0, ["detached 1"]);
 }
@@ -98,36 +106,70 @@ fn a_lane_is_let_go_after_its_last_frame_and_others_frames_stay_open() {
 fn one_class_costs_one_share_of_the_budget_and_one_without_lanes_nothing() {
     let mut builders = builders(1 << 20);
     let bulk = attach(&mut builders, "bulk", 1);
-    assert!(builders.reserve() && builders.reserve());
+    assert!(reserve(&mut builders) && reserve(&mut builders));
     assert_eq!(builders.budget.taken(), SHARE);
     attach(&mut builders, "alarms", 2);
-    assert!(builders.reserve());
+    assert!(reserve(&mut builders));
     assert_eq!(builders.budget.taken(), 2 * SHARE);
     builders.detach(bulk, Lane(1), false);
     assert_eq!(told(&mut builders, false).0, ["detached 1"]);
-    assert!(builders.reserve());
+    assert!(reserve(&mut builders));
     assert_eq!(builders.budget.taken(), SHARE, "nothing is read of it any more");
 }
 
 #[test]
-fn nothing_is_read_without_every_class_having_its_share() {
-    let mut builders = builders(3 * SHARE);
-    attach(&mut builders, "a", 1);
-    attach(&mut builders, "bulk", 2);
-    assert_eq!(builders.budget.take(2 * SHARE, Duration::ZERO), Some(2 * SHARE), "frames that are not acknowledged");
-    assert!(!builders.reserve());
-    builders.budget.give(2 * SHARE);
-    assert!(builders.reserve());
+fn a_flow_without_its_share_is_not_read_while_others_are() {
+    let mut builders = builders(100 * SHARE);
+    let (a, bulk) = (attach(&mut builders, "a", 1), attach(&mut builders, "bulk", 2));
+    let alarms = attach(&mut builders, "alarms", 3);
+    while builders.budget.take(Flow(1), SHARE).is_some() {}
+    assert!(!reserve(&mut builders) && !builders.is_ready(bulk) && !builders.may_go_on(bulk), "frames of bulk that are not acknowledged");
+    assert!(builders.is_ready(a) && builders.is_ready(alarms) && builders.is_any_ready());
+    builders.budget.give(Flow(1), 3 * SHARE);
+    builders.reserve();
+    assert!(builders.is_ready(bulk) && !builders.may_go_on(bulk), "a single frame is not worth while");
+    builders.budget.give(Flow(1), 8 * SHARE);
+    builders.reserve();
+    assert!(builders.may_go_on(bulk));
+    let mut full = self::builders(3 * SHARE);
+    attach(&mut full, "a", 1);
+    while full.budget.take(Flow(0), 1).is_some() {}
+    full.reserve();
+    assert!(!full.is_any_ready(), "nothing that is read has anything: wait");
 }
 
-/// Each frame needs the whole budget, and each class holds a part of it.
+/// Each frame needs the whole budget, and each flow holds a part of it.
 #[test]
-fn large_frames_of_two_classes_do_not_wait_for_each_other() {
-    let mut builders = builders(2 * SHARE);
+fn large_frames_of_two_flows_do_not_wait_for_each_other() {
+    let mut builders = builders(4 * SHARE);
     let slots = [attach(&mut builders, "a", 1), attach(&mut builders, "bulk", 2), attach(&mut builders, "alarms", 3)];
-    assert!(builders.reserve());
-    push(&mut builders, slots[0], 1, 0, &[1; 3 * SHARE]);
-    push(&mut builders, slots[1], 2, 0, &[2; 3 * SHARE]);
-    assert_eq!(told(&mut builders, false), (vec!["class 0 1:0-1".to_owned(), "class 1 2:0-1".to_owned()], true));
-    assert!(builders.reserve(), "and reading goes on");
+    assert!(reserve(&mut builders));
+    push(&mut builders, slots[0], 1, 0, &[1; 6 * SHARE]);
+    push(&mut builders, slots[1], 2, 0, &[2; 6 * SHARE]);
+    let (first, done) = told(&mut builders, false);
+    assert!(!done && first.len() <= 1, "the alarms' share is in the way: {first:?}");
+    builders.detach(slots[2], Lane(3), false);
+    let mut all = first;
+    for _ in 0..3 {
+        all.extend(told(&mut builders, false).0);
+        builders.reserve();
+    }
+    all.sort();
+    assert_eq!(all, ["detached 3", "flow 0 1:0-1", "flow 1 2:0-1"]);
+    assert!(builders.is_any_ready(), "and reading goes on");
+}
+
+#[test]
+fn frames_follow_the_line_and_what_they_compress_to() {
+    let mut builders = builders(1 << 20);
+    let (a, alarms) = (attach(&mut builders, "a", 1), attach(&mut builders, "alarms", 2));
+    builders.set_limits(FrameLimits { max_bytes: 1 << 20, ..LIMITS });
+    assert_eq!(builders.batcher(a).limits().max_bytes, 1 << 20);
+    builders.set_line(vec![Some(10_000), Some(10_000), Some(5_000)]);
+    assert_eq!((builders.batcher(a).limits().max_bytes, builders.batcher(alarms).limits().max_bytes), (10_000, 5_000));
+    builders.reserve();
+    push(&mut builders, a, 1, 0, &[7; 9_000]);
+    told(&mut builders, true);
+    assert_eq!(builders.batcher(a).limits().max_bytes, 12_500, "that was nearly nothing");
+    assert_eq!(builders.batcher(alarms).limits().linger, URGENT_LINGER);
 }

@@ -1,0 +1,136 @@
+//! Frames on their way out: which is given to QUIC, and when.
+
+use std::future::pending;
+use std::time::{Duration, Instant};
+
+use spillway_agent_core::line;
+use spillway_agent_core::schedule::TopicClass;
+use spillway_agent_core::transit::{LineRate, Transit};
+use spillway_config::LinkConfig;
+
+use super::{Error, Runner};
+use crate::session::{MAX_SENDING, Session};
+use crate::source::Command;
+
+/// Frames on their way through a session.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    /// Given to the session and not yet to QUIC: of class 0, and others.
+    waiting: [usize; 2],
+    /// In QUIC.
+    pub(super) transit: Transit,
+    /// When there may be room for the next frame.
+    pub(super) again: Option<Instant>,
+}
+
+impl Sending {
+    /// A frame was handed to QUIC as a whole.
+    pub(super) fn sent(&mut self, class: TopicClass) {
+        let waiting = &mut self.waiting[usize::from(!class.is_urgent())];
+        *waiting = waiting.saturating_sub(1);
+    }
+
+    /// True when the session has handed all of them to QUIC.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting == [0, 0]
+    }
+}
+
+/// Until there may be room for the next frame; for ever when nothing waits. Cancel safe.
+pub(super) async fn look_again(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}
+
+/// What is known of the line.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// The rate cap, in bytes a second.
+    cap: Option<u64>,
+    /// The best rate of late, in bytes a second. A rate that has collapsed, as when the line is about to go, says nothing of the frames that are built meanwhile.
+    best: Option<f64>,
+    /// What the source was told.
+    told: Vec<Option<usize>>,
+}
+
+/// The best rate counts so much less each second.
+const FADING: f64 = 0.97;
+
+impl Line {
+    pub(super) fn new(link: &LinkConfig) -> Self {
+        Self { cap: link.rate_max.map(|rate| rate.bytes_per_second()), best: None, told: Vec::new() }
+    }
+
+    /// As it is now.
+    fn now(&self, session: &Session) -> LineRate {
+        let LineRate { bytes_per_second, round_trip } = session.line();
+        LineRate { bytes_per_second: [bytes_per_second, self.cap].into_iter().flatten().min(), round_trip }
+    }
+
+    /// What frames are made for. To be asked each second.
+    fn of_late(&mut self, session: Option<&Session>) -> LineRate {
+        if let Some(rate) = session.and_then(|session| self.now(session).bytes_per_second) {
+            self.best = Some(self.best.map_or(0.0, |best| best * FADING).max(rate as f64));
+        }
+        let best = self.best.map(|best| best as u64).or(self.cap);
+        LineRate { bytes_per_second: best, round_trip: Duration::ZERO }
+    }
+}
+
+impl Runner {
+    /// Gives the session as many frames as there is room for.
+    pub(super) fn send_frames(&mut self) {
+        self.sending.again = None;
+        self.line.cap = self.parts.link.cap().rate().map(|rate| rate.bits_per_second() / 8);
+        let Some(session) = &self.session else {
+            return;
+        };
+        let (now, line) = (Instant::now(), self.line.now(session));
+        let (datagram_bytes, lost_bytes) = session.datagrams();
+        let left = self.sending.transit.observe(datagram_bytes, lost_bytes);
+        let scheduler = self.ledger.scheduler();
+        scheduler.left(left);
+        scheduler.advance(now);
+        loop {
+            let mut room = self.sending.transit.room(line);
+            room.urgent &= self.sending.waiting[0] < MAX_SENDING && self.parts.plan.is_open_for(0);
+            room.others &= self.sending.waiting[1] < MAX_SENDING && self.parts.plan.is_open_for(1);
+            let Some(frame) = self.ledger.next_frame_within(room) else {
+                break;
+            };
+            let is_urgent = frame.class.is_urgent();
+            self.sending.transit.given(is_urgent, frame.bytes.len());
+            self.sending.waiting[usize::from(!is_urgent)] += 1;
+            self.parts.metrics.sent(frame.class, frame.bytes.len());
+            // It takes as many as may be under way; once it does not, it is ending, and the frame is sent in the next session.
+            session.send(frame);
+        }
+        if self.ledger.waits() {
+            let room_at = now + self.sending.transit.look_again(line);
+            self.sending.again = Some(self.ledger.scheduler().next_cap().map_or(room_at, |cap| cap.max(now + CAP_LEAST).min(room_at)));
+        }
+    }
+
+    /// Tells the source how large frames may be, when that has changed.
+    pub(super) fn tell_line(&mut self) -> Result<(), Error> {
+        let line = self.line.of_late(self.session.as_ref());
+        let bytes = line::frame_bytes(self.ledger.scheduler(), line);
+        let changed = |(now, told): (&Option<usize>, &Option<usize>)| match (now, told) {
+            (Some(now), Some(told)) => now.abs_diff(*told) * LINE_STEP > *told,
+            (now, told) => now != told,
+        };
+        if bytes.len() != self.line.told.len() || bytes.iter().zip(&self.line.told).any(changed) {
+            self.parts.source.command(Command::FrameBytes(bytes.clone()))?;
+            self.line.told = bytes;
+        }
+        Ok(())
+    }
+}
+
+/// Caps are looked at no more often.
+const CAP_LEAST: Duration = Duration::from_millis(5);
+
+/// A change by one in so many is worth telling.
+const LINE_STEP: usize = 10;
