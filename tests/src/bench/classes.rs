@@ -13,6 +13,7 @@ use crate::build;
 use crate::client::{Client, NewRecord};
 use crate::cluster::Cluster;
 use crate::demo::tail::Tail;
+use crate::spill_status::SpillStatus;
 use crate::stage::{Stage, StageOptions};
 use crate::wait::wait_until;
 
@@ -126,12 +127,8 @@ fn measure(options: &ClassesOptions, name: &str, field: &Field) -> Result<String
             all.p99.as_millis()
         )?;
     }
-    let metrics = stage.agent.metrics()?;
-    writeln!(
-        report,
-        "  records through the spill: {}",
-        if metrics.sum("spillway_agent_spill_written_bytes_total", &[]) > 0.0 { "yes" } else { "no" }
-    )?;
+    let written = if options.without_spill { 0 } else { SpillStatus::of(&stage.agent)?.written_bytes };
+    writeln!(report, "  through the spill: {:.1} MiB", written as f64 / 1_048_576.0)?;
     Ok(report)
 }
 
