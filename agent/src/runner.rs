@@ -245,6 +245,7 @@ impl Runner {
     }
 
     async fn run(mut self, stop: CancellationToken) -> Result<Ended, Error> {
+        self.tell_line()?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.is_done() {

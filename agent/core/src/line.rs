@@ -9,8 +9,20 @@ use std::time::Duration;
 use crate::schedule::{Flow, Scheduler};
 use crate::transit::{FRAME_LINE_TIME, LineRate};
 
-/// Frames are not made smaller than so many raw bytes by a slow line: below it, compression is of no use.
-pub const MIN_FRAME_BYTES: usize = 4096;
+/// Frames are not made smaller than so many raw bytes by a slow line: below it, their headers would count.
+pub const MIN_FRAME_BYTES: usize = 1024;
+
+/// What a line of which nothing is known is taken to carry in its first second, in bytes a second. Each second it may be twice as much: what congestion control makes
+/// of a line before it has filled it once says nothing, and frames that are built for a line that is not there cannot be made smaller.
+const YOUNG_RATE: u64 = 8 * 1024;
+
+/// Most bytes a second that a line may be taken to carry that was open for so long, if nothing is known of it from before.
+pub fn young_rate(age: Duration) -> u64 {
+    YOUNG_RATE
+        .checked_shl(u32::try_from(age.as_secs()).unwrap_or(u32::MAX))
+        .filter(|rate| *rate >= YOUNG_RATE && age.as_secs() < 40)
+        .unwrap_or(u64::MAX)
+}
 
 /// A frame of class 0 takes no longer.
 const URGENT_LINE_TIME: Duration = Duration::from_millis(500);
@@ -75,6 +87,12 @@ mod tests {
         assert_eq!(of(&[0, 2]), [Some(6_500), Some(26_000)]);
         assert_eq!(of(&[1, 2, 3]), [Some(16_000), Some(8_000), Some(2_000)]);
         assert_eq!(frame_bytes(&Scheduler::new(Vec::new()), LineRate::UNKNOWN), [None]);
+    }
+
+    #[test]
+    fn a_young_line_is_taken_to_be_thin() {
+        let rates = [0, 1, 2, 10, 39, 40, 1000].map(|seconds| young_rate(Duration::from_secs(seconds)));
+        assert_eq!(rates, [8192, 16_384, 32_768, 8192 << 10, 8192 << 39, u64::MAX, u64::MAX]);
     }
 
     #[test]

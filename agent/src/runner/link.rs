@@ -85,6 +85,7 @@ impl Runner {
         self.session = Some(session);
         self.forget_forecast();
         self.tell_linger()?;
+        self.tell_line()?;
         self.reopen_held();
         Ok(())
     }

@@ -49,6 +49,8 @@ pub(super) async fn look_again(at: Option<Instant>) {
 pub(super) struct Line {
     /// The rate cap, in bytes a second.
     cap: Option<u64>,
+    /// When the session began in which nothing was known of the line before; `None` once it has been seen for long enough, or without a session.
+    young_since: Option<Instant>,
     /// The best rate of late, in bytes a second. A rate that has collapsed, as when the line is about to go, says nothing of the frames that are built meanwhile.
     best: Option<f64>,
     /// What the source was told.
@@ -60,7 +62,7 @@ const FADING: f64 = 0.97;
 
 impl Line {
     pub(super) fn new(link: &LinkConfig) -> Self {
-        Self { cap: link.rate_max.map(|rate| rate.bytes_per_second()), best: None, told: Vec::new() }
+        Self { cap: link.rate_max.map(|rate| rate.bytes_per_second()), young_since: None, best: None, told: Vec::new() }
     }
 
     /// As it is now.
@@ -72,6 +74,15 @@ impl Line {
     /// What frames are made for. To be asked each second.
     fn of_late(&mut self, session: Option<&Session>) -> LineRate {
         if let Some(rate) = session.and_then(|session| self.now(session).bytes_per_second) {
+            let now = Instant::now();
+            if self.best.is_none() {
+                self.young_since = Some(now);
+            }
+            let young = self.young_since.map_or(u64::MAX, |since| line::young_rate(now.saturating_duration_since(since)));
+            if young >= rate {
+                self.young_since = None;
+            }
+            let rate = rate.min(young);
             self.best = Some(self.best.map_or(0.0, |best| best * FADING).max(rate as f64));
         }
         let best = self.best.map(|best| best as u64).or(self.cap);

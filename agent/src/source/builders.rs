@@ -31,15 +31,6 @@ pub(super) struct Builders {
     list: Vec<Builder>,
 }
 
-/// What comes next of what was read.
-#[derive(Debug)]
-pub(super) enum Next {
-    /// This is to be told.
-    Event(Event),
-    /// Nothing for now. A closed frame may wait for budget: its flow is not ready.
-    Nothing,
-}
-
 struct Builder {
     flow: Flow,
     class: TopicClass,
@@ -137,8 +128,9 @@ impl Builders {
         self.list.iter().any(|builder| builder.closed.is_none() && builder.batcher.is_sealed())
     }
 
-    /// Closes frames that are due, all with `finishing`, and answers what is to be handed over.
-    pub(super) fn next(&mut self, linger: Duration, finishing: bool) -> Next {
+    /// Closes frames that are due, all with `finishing`, and answers what is to be handed over. With `None` a closed frame may wait for budget: its flow is not
+    /// ready.
+    pub(super) fn next(&mut self, linger: Duration, finishing: bool) -> Option<Event> {
         let now = Instant::now();
         for place in self.order() {
             let Some(builder) = self.list.get_mut(place) else {
@@ -147,11 +139,11 @@ impl Builders {
             builder.close(linger, finishing, now);
             if let Some(event) = builder.hand_over(&self.budget, &mut self.compressor) {
                 self.fit(place);
-                return Next::Event(event);
+                return Some(event);
             }
         }
         if self.list.iter().all(|builder| builder.closed.is_none()) {
-            return Next::Nothing;
+            return None;
         }
         // Whoever has nothing to lose by it gives back, and takes it again later.
         let first = self.list.iter().position(|builder| builder.closed.is_some());
@@ -164,10 +156,10 @@ impl Builders {
             let event = self.list.get_mut(place).and_then(|builder| builder.hand_over(&self.budget, &mut self.compressor));
             if let Some(event) = event {
                 self.fit(place);
-                return Next::Event(event);
+                return Some(event);
             }
         }
-        Next::Nothing
+        None
     }
 
     /// Makes sure that each open frame has its share of the budget before records are taken for it, as far as there is any.

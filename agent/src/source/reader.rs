@@ -14,7 +14,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::assignment::{Assignment, Reading};
-use super::builders::{Builders, Next, Slot};
+use super::builders::{Builders, Slot};
 use super::{Command, Event, POLL_TIME, Settings, SiteConsumer};
 
 /// Events taken from the queue before commands and the clock are looked at again.
@@ -203,16 +203,11 @@ impl Reader<'_> {
 
     /// Closes frames that are due and hands closed ones over.
     fn hand_over(&mut self) -> Result<(), Gone> {
-        loop {
-            match self.builders.next(self.linger(), self.finishing) {
-                Next::Event(event) => {
-                    if let Event::Frame(built) = &event {
-                        self.settings.metrics.frame_bytes.inc_by(built.frame.bytes.len() as u64);
-                    }
-                    self.send(event)?;
-                }
-                Next::Nothing => break,
+        while let Some(event) = self.builders.next(self.linger(), self.finishing) {
+            if let Event::Frame(built) = &event {
+                self.settings.metrics.frame_bytes.inc_by(built.frame.bytes.len() as u64);
             }
+            self.send(event)?;
         }
         if self.finishing && !self.finished && self.builders.is_empty() {
             self.finished = true;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod centre;
+mod classes;
 mod hostile;
 mod plan;
 mod site;

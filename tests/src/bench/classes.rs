@@ -2,6 +2,7 @@
 //! every few seconds.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -17,7 +18,7 @@ use crate::spill_status::SpillStatus;
 use crate::stage::{Stage, StageOptions};
 use crate::wait::wait_until;
 
-/// Bytes of a record of bulk: telemetry with a random part, so that it compresses to about a half.
+/// Bytes of a record of bulk. They are random: shares are of bytes as they are sent, and what compresses well in one frame may do so less in another.
 const RECORD_BYTES: usize = 200;
 
 /// Until an alarm is at the centre, at the most.
@@ -41,6 +42,9 @@ pub struct ClassesOptions {
     /// Minutes that are measured of each, after one that is not
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub minutes: u32,
+    /// Take agent and collector from this directory in place of building them: for comparing two builds
+    #[arg(long, value_name = "DIR")]
+    pub binaries: Option<PathBuf>,
     /// Without the spill
     #[arg(long)]
     pub without_spill: bool,
@@ -63,7 +67,9 @@ const WEIGHTS: &Field = &[
 /// # Errors
 /// When something does not build or start, or nothing arrives.
 pub fn run(options: &ClassesOptions) -> Result<()> {
-    build::binaries()?;
+    if options.binaries.is_none() {
+        build::binaries()?;
+    }
     for (name, field) in [("classes 1, 2 and 3", CLASSES), ("weights 8, 4 and 1 of class 3", WEIGHTS)] {
         println!("{}", measure(options, name, field)?);
     }
@@ -81,6 +87,10 @@ fn measure(options: &ClassesOptions, name: &str, field: &Field) -> Result<String
         collectors: 1,
     };
     let mut stage = Stage::new(stage_options)?;
+    if let Some(dir) = &options.binaries {
+        stage.agent.replace_binary(&dir.join("spillway-agent"), &[]);
+        stage.collector(0)?.replace_binary(&dir.join("spillway-collector"), &[]);
+    }
     for (topic, rule, _) in field {
         stage.agent.config.append(&format!("[[topics.rule]]\nmatch = '{topic}'\n{rule}\n"));
     }
@@ -140,11 +150,9 @@ fn fill(source: &Client, options: &ClassesOptions, field: &Field) -> Result<()> 
     let records = options.line_bits / 8 * seconds * 3 / RECORD_BYTES as u64;
     for (topic, _, share) in field {
         source.create_topic(topic, 1, &[])?;
-        for n in (0..records).take_while(|_| *share > 0) {
-            let noise = (0..RECORD_BYTES / 4).map(|_| format!("{:02x}", rng.random::<u8>())).collect::<String>();
-            let value =
-                format!("{{\"sensor\":{},\"sequence\":{n},\"unit\":\"degrees celsius\",\"quality\":\"good\",\"raw\":\"{noise}\"}}", n % 40);
-            producer.send(topic, 0, &NewRecord { value: Some(value.into_bytes()), ..NewRecord::default() })?;
+        for _ in (0..records).take_while(|_| *share > 0) {
+            let value = (0..RECORD_BYTES).map(|_| rng.random()).collect();
+            producer.send(topic, 0, &NewRecord { value: Some(value), ..NewRecord::default() })?;
         }
     }
     producer.flush(ARRIVAL_LIMIT)

@@ -44,7 +44,7 @@ fn told(builders: &mut Builders, finishing: bool) -> (Vec<String>, bool) {
     let mut told = Vec::new();
     loop {
         match builders.next(LIMITS.linger, finishing) {
-            Next::Event(Event::Frame(built)) => {
+            Some(Event::Frame(built)) => {
                 let section = |section: &spillway_proto::frame::Section| match section.kind {
                     SectionKind::Data { first, next, .. } => format!(" {}:{first}-{next}", section.lane),
                     other => panic!("{other:?}"),
@@ -54,9 +54,9 @@ fn told(builders: &mut Builders, finishing: bool) -> (Vec<String>, bool) {
                 // As the runner does when it is acknowledged.
                 builders.budget.give(built.flow, built.budget);
             }
-            Next::Event(Event::Detached(lane)) => told.push(format!("detached {lane}")),
-            Next::Event(other) => panic!("{other:?}"),
-            Next::Nothing => return (told, builders.list.iter().all(|builder| builder.closed.is_none())),
+            Some(Event::Detached(lane)) => told.push(format!("detached {lane}")),
+            Some(other) => panic!("{other:?}"),
+            None => return (told, builders.list.iter().all(|builder| builder.closed.is_none())),
         }
     }
 }
