@@ -7,6 +7,7 @@ use spillway_agent_core::line;
 use spillway_agent_core::schedule::TopicClass;
 use spillway_agent_core::transit::{LineRate, Transit};
 use spillway_config::LinkConfig;
+use spillway_link::LinkClient;
 
 use super::{Error, Runner};
 use crate::session::{MAX_SENDING, Session};
@@ -65,15 +66,20 @@ impl Line {
         Self { cap: link.rate_max.map(|rate| rate.bytes_per_second()), young_since: None, best: None, told: Vec::new() }
     }
 
-    /// As it is now.
-    fn now(&self, session: &Session) -> LineRate {
+    /// As it is now: what our congestion control has found out, or what another one makes of it.
+    fn now(&self, link: &LinkClient, session: &Session) -> LineRate {
         let LineRate { bytes_per_second, round_trip } = session.line();
-        LineRate { bytes_per_second: [bytes_per_second, self.cap].into_iter().flatten().min(), round_trip }
+        let rate = link.line().map(|line| line.bytes_per_second as u64).or(bytes_per_second);
+        LineRate { bytes_per_second: [rate, self.cap].into_iter().flatten().min(), round_trip }
     }
 
     /// What frames are made for. To be asked each second.
-    fn of_late(&mut self, session: Option<&Session>) -> LineRate {
-        if let Some(rate) = session.and_then(|session| self.now(session).bytes_per_second) {
+    fn of_late(&mut self, link: &LinkClient, session: Option<&Session>) -> LineRate {
+        if let Some(line) = link.line() {
+            // It remembers by itself, also while the line is away.
+            let rate = (line.bytes_per_second as u64).min(self.cap.unwrap_or(u64::MAX));
+            (self.best, self.young_since) = (Some(rate as f64), None);
+        } else if let Some(rate) = session.and_then(|session| self.now(link, session).bytes_per_second) {
             let now = Instant::now();
             if self.best.is_none() {
                 self.young_since = Some(now);
@@ -98,7 +104,7 @@ impl Runner {
         let Some(session) = &self.session else {
             return;
         };
-        let (now, line) = (Instant::now(), self.line.now(session));
+        let (now, line) = (Instant::now(), self.line.now(&self.parts.link, session));
         let (datagram_bytes, lost_bytes) = session.datagrams();
         let left = self.sending.transit.observe(datagram_bytes, lost_bytes);
         let scheduler = self.ledger.scheduler();
@@ -126,7 +132,7 @@ impl Runner {
 
     /// Tells the source how large frames may be, when that has changed.
     pub(super) fn tell_line(&mut self) -> Result<(), Error> {
-        let line = self.line.of_late(self.session.as_ref());
+        let line = self.line.of_late(&self.parts.link, self.session.as_ref());
         let bytes = line::frame_bytes(self.ledger.scheduler(), line);
         let changed = |(now, told): (&Option<usize>, &Option<usize>)| match (now, told) {
             (Some(now), Some(told)) => now.abs_diff(*told) * LINE_STEP > *told,
