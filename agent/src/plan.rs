@@ -262,7 +262,11 @@ impl Plan {
         let counter = self.meter.as_ref().map(Meter::counter);
         let before = std::mem::replace(&mut self.decision, self.limits.now(now, counter));
         let Decision { rate, why, open, until } = self.decision;
-        if (before.why, before.open) != (why, open) || (before.rate != rate && why != Why::Budget) {
+        // A budget that is slower than the slowest rate lets data go and holds it by turns, and changes its rate all the time.
+        let is_told = before.why != why
+            || (before.rate != rate && why != Why::Budget)
+            || (before.open != open && Open::Nothing == open.min(before.open));
+        if is_told {
             let until = until.map(|until| until.to_string());
             tracing::info!(event = "rate", rate = rate_or_off(rate), why = why.as_str(), ?open, until, "another rate holds");
         }

@@ -14,7 +14,7 @@ use crate::site::REFERENCE;
 use crate::units::{BitRate, ByteSize, rate_text};
 use crate::{Problem, Problems, SiteFile};
 
-/// What the centre tells a site: the part of its [`SiteFile`](crate::SiteFile) that the agent follows. The collector writes it as a text, the agent
+/// What the centre tells a site: the part of its [`SiteFile`] that the agent follows. The collector writes it as a text, the agent
 /// reads that text; both with this type, so that what one end takes the other understands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SiteSettings {
@@ -28,9 +28,9 @@ pub struct SiteSettings {
     pub timetable: Vec<String>,
     /// What the line is paid by. Default normal.
     pub profile: Profile,
-    /// Bytes of a day. Default `None`: unlimited. 1 MB to 1 TiB.
+    /// Bytes of a day. Default `None`: unlimited. 5 MB to 1 TiB.
     pub daily: Option<ByteSize>,
-    /// Bytes of a month. Default `None`: unlimited. 1 MB to 1 TiB.
+    /// Bytes of a month. Default `None`: unlimited. 5 MB to 1 TiB.
     pub monthly: Option<ByteSize>,
     /// Day on which the budget's month begins. Default 1, up to 28.
     pub month_begins: i8,
@@ -67,8 +67,8 @@ pub enum Profile {
 /// Below this, not even acks and keep-alives get through.
 pub(crate) const RATE_LEAST_BITS: u64 = 8_000;
 
-/// A handshake and a few frames of a budget that is a budget.
-const BUDGET_LEAST: ByteSize = ByteSize::from_bytes(1_000_000);
+/// The durable counter runs ahead in steps of a 400th: a handshake, some 6 kB, should not need many of them.
+const BUDGET_LEAST: ByteSize = ByteSize::from_bytes(5_000_000);
 
 /// More than any line that is billed by the byte: a slip of the pen.
 const BUDGET_MOST: ByteSize = ByteSize::from_mib(1 << 20);

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::str::FromStr;
 
-use spillway_config::units::{BitRate, ByteSize, parse_duration};
 use jiff::Timestamp;
+use spillway_config::units::{BitRate, ByteSize, parse_duration};
 use spillway_config::{AgentConfig, CollectorConfig, HostPort, Problems, SiteFile, SiteSettings};
 use spillway_proto::{SiteName, limits};
 

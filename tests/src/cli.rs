@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand};
 
+use crate::bench::cap::CapOptions;
 use crate::bench::classes::ClassesOptions;
 use crate::bench::compress::CompressOptions;
 use crate::bench::fleet::FleetOptions;
@@ -229,6 +230,14 @@ pub enum BenchCommand {
     /// topics. Every few seconds an alarm of class 0 is written. Prints how old the alarms are when a consumer at the centre has them, and what share each
     /// topic has in each minute: first for classes 1, 2 and 3, then for weights 8, 4 and 1. A report, not a test.
     Classes(ClassesOptions),
+    /// How closely the cap on wire bytes is kept at 8 kbit/s to 10 Mbit/s with 2 % loss, and a month of a budget
+    ///
+    /// A real link client sends without a pause to a real link server through a relay that loses 2 % of the packets. Prints the most and the least that any 10 s
+    /// carried at the relay, headers included, with what is sent counted, and with both directions. Then a month of a budget goes by in simulated time, with
+    /// a hungry site and kills. Needs no Kafka. Exits with 1 when any 10 s are more than 2 % over, or a budget is passed by more than 0.5 %.
+    #[command(after_help = "Examples:\n  ./lab bench cap                  six minutes\n  \
+                            ./lab bench cap --month-only     a second")]
+    Cap(CapOptions),
 }
 
 /// `lab kafka …`

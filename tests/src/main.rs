@@ -40,6 +40,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Bench { command: BenchCommand::Compress(options) } => bench::compress::run(&options).map(|()| true),
         Command::Bench { command: BenchCommand::Link(options) } => bench::link::run(&options).map(|()| true),
         Command::Bench { command: BenchCommand::Classes(options) } => bench::classes::run(&options).map(|()| true),
+        Command::Bench { command: BenchCommand::Cap(options) } => bench::cap::run(&options),
         Command::Bench { command: BenchCommand::Spill(options) } => bench::spill::run(&options).map(|()| true),
         Command::Chaos { seed, schedules, jobs, in_process: true, .. } => {
             fleet::run(FleetOptions { seed: seed.unwrap_or_else(shapes::fresh_seed), schedules, jobs: jobs.into() })

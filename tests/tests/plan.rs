@@ -5,9 +5,12 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
 use spillway_lab::build;
+use spillway_lab::client::{Headers, NewRecord};
 use spillway_lab::cluster::EmbeddedCluster;
-use spillway_lab::shapes::{Shapes, seed};
+use spillway_lab::shapes::seed;
 use spillway_lab::stage::{Stage, StageOptions};
 use spillway_lab::wait::wait_until;
 
@@ -64,10 +67,14 @@ impl Bench {
         self.stage.collectors[0].metrics().unwrap().sum("spillway_settings_reports_total", &[&format!("outcome=\"{outcome}\"")])
     }
 
-    /// Writes bytes that hardly compress.
+    /// Writes records of 1,000 bytes that do not compress.
     fn write(&self, records: usize) {
-        let (producer, mut shapes) = (self.stage.source.producer().unwrap(), Shapes::new(seed("plan"), 3_000));
-        (0..records).for_each(|_| producer.send("t", 0, &shapes.next_record()).unwrap());
+        let (producer, mut rng) = (self.stage.source.producer().unwrap(), StdRng::seed_from_u64(seed("plan")));
+        for _ in 0..records {
+            let mut value = vec![0; 1000];
+            rng.fill_bytes(&mut value);
+            producer.send("t", 0, &NewRecord { key: None, value: Some(value), headers: Headers::default(), timestamp_ms: None }).unwrap();
+        }
         producer.flush(LIMIT).unwrap();
     }
 
@@ -91,7 +98,7 @@ fn the_centre_steers_a_site_that_cuts_itself_off_never_for_good() {
     bench.tell("[link]\nrate_max = '64kbit'\n");
     let took = bench.rate(64_000.0, LIMIT);
     println!("64 kbit/s were in force {took:?} after the file was written");
-    bench.write(400);
+    bench.write(200);
     let bits = bench.wire_bits(Duration::from_secs(10));
     println!("{bits:.0} bit/s on the wire");
     assert!((32_000.0..=64_000.0 * 1.03).contains(&bits), "{bits} bit/s on the wire");

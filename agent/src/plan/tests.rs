@@ -88,29 +88,29 @@ fn used(dir: &TempDir) -> u64 {
 async fn a_kill_counts_the_lease_and_a_clean_end_does_not() {
     let dir = TempDir::new().unwrap();
     let (mut plan, _cap) = open(&dir);
-    plan.offered(settings("[budget]\ndaily = '4MB'\n"));
+    plan.offered(settings("[budget]\ndaily = '8MB'\n"));
     prove(&mut plan);
     assert_eq!(plan.budget_status().unwrap().day_used, 0);
-    assert_eq!(plan.meter.as_ref().unwrap().fuse(plan.limits.budget.as_ref().unwrap()), 10_000, "0.25 %");
+    assert_eq!(plan.meter.as_ref().unwrap().fuse(plan.limits.budget.as_ref().unwrap()), 20_000, "0.25 %");
     drop(plan);
-    assert_eq!(used(&dir), 10_000);
+    assert_eq!(used(&dir), 20_000);
     // The start before took a lease of its own.
     let (plan, _cap) = open(&dir);
-    assert_eq!(plan.budget_status().unwrap().day_used, 20_000);
+    assert_eq!(plan.budget_status().unwrap().day_used, 40_000);
     plan.settle().await;
-    assert_eq!(used(&dir), 20_000);
+    assert_eq!(used(&dir), 40_000);
 }
 
 #[tokio::test]
 async fn a_damaged_counter_counts_as_used_up() {
     let dir = TempDir::new().unwrap();
     let (mut plan, _cap) = open(&dir);
-    plan.offered(settings("[budget]\ndaily = '4MB'\n"));
+    plan.offered(settings("[budget]\ndaily = '8MB'\n"));
     prove(&mut plan);
     let file = dir.path().join("state").join(BUDGET_FILE);
     let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, text.replace(" 10000 ", " 00000 ")).unwrap();
+    std::fs::write(&file, text.replace(" 20000 ", " 00000 ")).unwrap();
     let (plan, _cap) = open(&dir);
-    assert_eq!(plan.budget_status().unwrap().day_used, 4_000_000);
+    assert_eq!(plan.budget_status().unwrap().day_used, 8_000_000);
     assert!(plan.is_off());
 }

@@ -13,6 +13,9 @@ impl Runner {
         let reports = self.parts.plan.offered(settings);
         self.report_settings(reports);
         self.follow_plan();
+        // What is in force is seen at once, not with the next tick.
+        self.step_plan_metrics();
+        self.post();
     }
 
     /// Something was heard from the centre.

@@ -11,12 +11,14 @@
 //! | [`link`] | how much of a thin line becomes useful bytes, beside stock QUIC and TCP |
 //! | [`compress`] | what a backlog of telemetry costs on a thin line |
 //! | [`classes`] | alarms beside bulk, and shares by class and weight, on a thin line |
+//! | [`cap`] | how closely the cap on wire bytes is kept, and a month of a budget |
 //! | [`contestant`] | Spillway and MirrorMaker 2 as something that can be started and measured |
 //! | [`workload`] | the records |
 //! | [`usage`] | processor time and memory of a process, disk of a directory |
 //! | [`progress`] | how far the centre is, sampled |
 //! | [`report`] | medians, ratios and the tables |
 
+pub mod cap;
 pub mod classes;
 pub mod compress;
 pub mod contestant;
