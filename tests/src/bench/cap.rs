@@ -12,7 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Parser as _};
 use spillway_collector::cli::{Cli, Command};
-use spillway_link::{BitRate, Counting, Identity, IdentityFiles, LinkClient, LinkServer, LinkSettings, RateCap, Role, SLOW_LINE_BITS};
+use spillway_link::{
+    BitRate, Counting, Identity, IdentityFiles, LinkClient, LinkServer, LinkSettings, MtuDiscovery, RateCap, Role, SLOW_LINE_BITS,
+};
 
 use crate::reaper::scratch_dir;
 use crate::relay::Relay;
@@ -130,7 +132,10 @@ fn measure(identities: &Identities, bits: u64, counting: Counting, span: Duratio
         });
         let cap = RateCap::new(BitRate::new(bits));
         cap.set_counting(counting);
-        let settings = LinkSettings { mtu_discovery: bits > SLOW_LINE_BITS, ..slow(LinkSettings::agent()) };
+        let settings = LinkSettings {
+            mtu_discovery: if bits > SLOW_LINE_BITS { MtuDiscovery::Often } else { MtuDiscovery::Never },
+            ..slow(LinkSettings::agent())
+        };
         let client = LinkClient::new(&identities.site, &settings, cap)?;
         let connection = client.dial_addresses(vec![relay.address()], "localhost").await.context("no connection through the relay")?;
         let sender = tokio::spawn({
