@@ -8,7 +8,7 @@ use spillway_agent_core::batcher::FrameLimits;
 use spillway_agent_core::budget;
 use spillway_agent_core::settings::Patience;
 use spillway_config::{self as config, AgentConfig};
-use spillway_link::{BitRate, Congestion, Identity, IdentityFiles, LinkClient, LinkSettings, MtuDiscovery, RateCap, Role, SLOW_LINE_BITS};
+use spillway_link::{BitRate, Congestion, Identity, IdentityFiles, LinkClient, LinkSettings, RateCap, Role};
 use spillway_ops::{AdminServer, Metrics, admin, notify};
 use spillway_proto::SiteName;
 use tokio_util::sync::CancellationToken;
@@ -114,12 +114,7 @@ pub fn link_settings(config: &AgentConfig, frame_bytes: usize) -> LinkSettings {
 /// # Errors
 /// When no UDP port can be bound.
 pub fn link(config: &AgentConfig, identity: &Identity, frame_bytes: usize, cap: RateCap) -> Result<LinkClient, StartError> {
-    let mut settings = link_settings(config, frame_bytes);
-    // What is large beside what the line carries in 10 s makes a cap coarse, and its probes are dear.
-    if cap.rate().is_some_and(|rate| rate.bits_per_second() <= SLOW_LINE_BITS) {
-        settings.mtu_discovery = MtuDiscovery::Never;
-    }
-    let link = LinkClient::new(identity, &settings, cap)?;
+    let link = LinkClient::new(identity, &link_settings(config, frame_bytes), cap)?;
     link.set_metered(config.link.profile == config::Profile::Metered);
     Ok(link)
 }

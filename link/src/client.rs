@@ -19,7 +19,7 @@ use spillway_proto::CloseCode;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    CappedSocket, Identity, LineEstimate, LineMemory, LinkSettings, RateCap, WireCounters, identity,
+    CappedSocket, Identity, LineEstimate, LineMemory, LinkSettings, MtuDiscovery, RateCap, SLOW_LINE_BITS, WireCounters, identity,
     probe::ProbeSocket,
     vigil::{self, Prober},
 };
@@ -127,8 +127,7 @@ impl LinkClient {
 
     fn attempt(&self, address: SocketAddr, name: String) -> impl Future<Output = Result<Connection, DialError>> + Send + use<> {
         let (endpoint, mut config, handshake_timeout) = (self.endpoint.clone(), self.config.clone(), self.settings.handshake_timeout);
-        let settings = if self.metered.load(Relaxed) { self.settings.clone().metered() } else { self.settings.clone() };
-        config.transport_config(settings.transport(&self.memory));
+        config.transport_config(self.settings_now().transport(&self.memory));
         let prober = self.prober.clone();
         async move {
             let began = Instant::now();
@@ -146,6 +145,16 @@ impl LinkClient {
             let left = handshake_timeout.saturating_sub(began.elapsed());
             tokio::time::timeout(left, connecting).await.unwrap_or(Err(ConnectionError::TimedOut)).map_err(handshake)
         }
+    }
+
+    /// What a connection that is made now is made with.
+    fn settings_now(&self) -> LinkSettings {
+        let mut settings = self.settings.clone();
+        // What is large beside what the line carries in 10 s makes a cap coarse, and its probes are dear.
+        if self.cap.rate().is_some_and(|rate| rate.bits_per_second() <= SLOW_LINE_BITS) {
+            settings.mtu_discovery = MtuDiscovery::Never;
+        }
+        if self.metered.load(Relaxed) { settings.metered() } else { settings }
     }
 
     /// Waits for `pause`, or until the way to the addresses that were dialled last is open; then for a little jitter, as others wait for the same.
