@@ -139,8 +139,9 @@ impl LinkSettings {
             .mtu_discovery_config(discovery)
             .initial_mtu(known_mtu.unwrap_or(LEAST_MTU))
             .congestion_controller_factory(self.congestion.factory(memory))
-            // Frames are finished in the order they were begun: half of each of ten frames serves nobody.
-            .send_fairness(false)
+            // Without it, a stream that was begun is finished before one of a higher priority is looked at. Frames have priorities of their own, each another
+            // one, so that they are finished in the order they were begun all the same: half of each of ten frames serves nobody.
+            .send_fairness(true)
             .datagram_receive_buffer_size(None);
         Arc::new(transport)
     }

@@ -90,10 +90,12 @@ fn pass_on(socket: &Arc<UdpSocket>, to: SocketAddr, datagram: &[u8]) {
     });
 }
 
-/// An agent, the relay, and a collector that reads every stream to its end and answers with its length.
+/// An agent, the relay, and a collector that reads every stream to its end, and answers with its length where it can.
 struct Line {
     client: LinkClient,
     connection: Connection,
+    /// Streams that need no answer: when each was there as a whole, and its length.
+    arrived: Arc<Mutex<Vec<(Instant, usize)>>>,
     log: Arc<Mutex<Log>>,
 }
 
@@ -107,8 +109,20 @@ impl Line {
         let collector = Made::collector().identity(&ca, &[]);
         let server = LinkServer::bind("127.0.0.1:0".parse().unwrap(), &collector, &slow(LinkSettings::collector())).unwrap();
         let to = server.local_addr().unwrap();
+        let arrived = Arc::new(Mutex::new(Vec::new()));
+        let arriving = Arc::clone(&arrived);
         tokio::spawn(async move {
             let connection = server.accept().await.unwrap().await.unwrap();
+            let streams = connection.clone();
+            tokio::spawn(async move {
+                while let Ok(mut receive) = streams.accept_uni().await {
+                    let arriving = Arc::clone(&arriving);
+                    tokio::spawn(async move {
+                        let length = receive.read_to_end(64 << 20).await.unwrap().len();
+                        arriving.lock().unwrap().push((Instant::now(), length));
+                    });
+                }
+            });
             while let Ok((mut send, mut receive)) = connection.accept_bi().await {
                 let read = receive.read_to_end(64 << 20).await.unwrap();
                 send.write_all(&read.len().to_le_bytes()).await.unwrap();
@@ -122,7 +136,7 @@ impl Line {
 
         let client = LinkClient::new(&Made::site().identity(&ca, &[]), settings, cap).unwrap();
         let connection = client.dial_addresses(vec![at], "localhost").await.unwrap();
-        Self { client, connection, log }
+        Self { client, connection, arrived, log }
     }
 
     /// Sends so many bytes and waits until the collector has read them; how long that took.
@@ -268,4 +282,29 @@ async fn segmentation_offload_is_for_uncapped_links_only() {
     let at_once = |at: Instant| log.up.iter().filter(|(sent, _)| *sent == at).count();
     let most = log.up.iter().filter(|(at, _)| *at > capped).map(|(at, _)| at_once(*at)).max().unwrap();
     assert!(most <= 2, "{most} datagrams at once under a cap");
+}
+
+/// Two streams of 50 KB take 12 s of this line; what is urgent overtakes them in the middle, and they are finished one after the other.
+#[tokio::test(start_paused = true)]
+async fn an_urgent_stream_overtakes_one_that_was_begun() {
+    let line = Line::open(Some(64_000)).await;
+    let send = async |priority: i32, bytes: usize| {
+        let mut send = line.connection.open_uni().await.unwrap();
+        send.set_priority(priority).unwrap();
+        send.write_all(&vec![7; bytes]).await.unwrap();
+        send.finish().unwrap();
+    };
+    send(-1, 50_000).await;
+    send(-2, 50_001).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let began = Instant::now();
+    send(1, 300).await;
+    while line.arrived.lock().unwrap().len() < 3 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let arrived = line.arrived.lock().unwrap();
+    assert_eq!(arrived.iter().map(|(_, length)| *length).collect::<Vec<_>>(), [300, 50_000, 50_001]);
+    let [urgent, first, second] = [0, 1, 2].map(|place| arrived[place].0 - began);
+    assert!(urgent < Duration::from_millis(700), "{urgent:?}: two datagrams are before it");
+    assert!(second > first + Duration::from_secs(5), "{first:?} and {second:?}: side by side");
 }
