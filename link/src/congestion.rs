@@ -1,7 +1,7 @@
 //! Congestion control: how much may be in flight.
 //!
 //! Stock algorithms fail on the lines that sites have. Those that take loss for congestion (CUBIC, New Reno) use a fifth of a line of 2 Mbit/s and 300 ms that loses
-//! 2 %; BBR as quinn has it overfills the queue and sends much twice. Ours follows a model of the line, in [`model`], made of what [`delivery`]
+//! 2 %; BBR as quinn has it overfills the queue and sends much twice. Ours follows a model of the line, in `model`, made of what `delivery`
 //! measures at the acknowledgements. It is pure: time comes with each call.
 
 use std::{
