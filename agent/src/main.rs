@@ -63,9 +63,13 @@ fn exit_of(error: &service::Error) -> Exit {
     match error {
         service::Error::Start(_) => Exit::CannotStart,
         service::Error::Run(runner::Error::GapHalt { .. } | runner::Error::Books(_) | runner::Error::SpilledFrame { .. }) => Exit::Stopped,
-        service::Error::Run(runner::Error::Source(_) | runner::Error::Client(_) | runner::Error::Survey | runner::Error::Spill) => {
-            Exit::Failed
-        }
+        service::Error::Run(
+            runner::Error::Source(_)
+            | runner::Error::Client(_)
+            | runner::Error::Survey
+            | runner::Error::Spill
+            | runner::Error::Translator(_),
+        ) => Exit::Failed,
     }
 }
 

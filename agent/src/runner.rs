@@ -15,7 +15,7 @@ use spillway_config::AgentConfig;
 use spillway_link::{Explanation, LinkClient};
 use spillway_proto::close::CloseCode;
 use spillway_proto::codec::DecodeError;
-use spillway_proto::frame::Section;
+use spillway_proto::frame::{Section, Translator};
 use spillway_proto::{NextOffset, TopicPartition, limits};
 use spillway_spill::EntryId;
 use tokio::task::JoinHandle;
@@ -102,6 +102,9 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
+    /// No memory for zstd.
+    #[error("cannot set up compression for a collector of an older version")]
+    Translator(#[source] std::io::Error),
     /// The books do not add up: a bug.
     #[error("stopped to be safe: a bug in the agent's books, please report it with this log; nothing is lost, start it again")]
     Books(#[source] ledger::Error),
@@ -168,6 +171,8 @@ struct Runner {
     linger: Duration,
     /// The largest raw frame that the session allows, in bytes.
     largest_raw: usize,
+    /// For a collector that speaks an older version.
+    translator: Option<Translator>,
     /// Partitions that wait for the next look at the topics to get a new lane.
     reopen: BTreeSet<TopicPartition>,
     refresh_asked: Option<Instant>,
@@ -224,6 +229,7 @@ impl Runner {
             line: Line::new(&parts.config.link),
             linger: parts.config.link.frame_linger,
             largest_raw: limits::MAX_FRAME_RAW_BYTES,
+            translator: None,
             reopen: BTreeSet::new(),
             refresh_asked: None,
             questions: VecDeque::new(),

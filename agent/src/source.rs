@@ -47,6 +47,8 @@ pub enum Command {
     Detach(Detachment),
     /// The largest raw frame that the session allows, in bytes.
     LargestRaw(usize),
+    /// The version of the protocol that the session speaks: later frames are built so that it knows them. Until the first session, the newest.
+    Version(u8),
     /// How long a frame waits for more once the source has nothing more for now ([`caught_up_linger`](spillway_agent_core::batcher::caught_up_linger)).
     CaughtUpLinger(Duration),
     /// Most encoded bytes of a frame of each flow, by number ([`frame_bytes`](spillway_agent_core::line::frame_bytes)).

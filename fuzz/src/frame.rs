@@ -1,9 +1,10 @@
 //! Frames off the wire.
 
 use bytes::Bytes;
+use spillway_proto::compress::Codec;
 use spillway_proto::frame::{Frame, FrameBuilder, SectionKind};
-use spillway_proto::limits;
 use spillway_proto::record::{RecordReader, RecordWriter};
+use spillway_proto::{columns, limits};
 
 use crate::memory::bounded;
 use crate::tools::Tools;
@@ -13,6 +14,10 @@ const MAX_RAW_BYTES: usize = 64 * 1024;
 
 /// What a decoded section takes in memory; a section takes at least three bytes on the wire.
 const SECTION_BYTES: usize = 48;
+
+/// What a mark of a template takes, the text before it and a growing vector included; and a template.
+const MARK_BYTES: usize = 512;
+const TEMPLATE_BYTES: usize = 64;
 
 /// The first byte says whether the checksum is made right, so that the fuzzer gets behind it; the rest is a frame.
 pub fn run(data: &[u8]) {
@@ -43,7 +48,11 @@ fn open(frame: &Frame) {
 }
 
 fn open_with(frame: &Frame, Tools { compressor, decompressor }: &mut Tools) {
-    let Ok(body) = bounded(frame.raw_length(), || frame.open(decompressor)) else { return };
+    let most = match frame.codec() {
+        Codec::Stored | Codec::Zstd => frame.raw_length(),
+        Codec::Columns => 2 * frame.raw_length() + columns::MAX_MARKS * MARK_BYTES + columns::MAX_TEMPLATES * TEMPLATE_BYTES,
+    };
+    let Ok(body) = bounded(most, || frame.open(decompressor)) else { return };
     let mut again = FrameBuilder::new();
     for (index, section) in frame.sections().iter().enumerate() {
         match section.kind {

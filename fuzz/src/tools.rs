@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use spillway_proto::compress::{Compressor, Decompressor};
+use spillway_proto::compress::{COLUMNS_LEVEL, Compressor, Decompressor};
 
 thread_local! {
     static SPARE: RefCell<Option<Tools>> = const { RefCell::new(None) };
@@ -16,9 +16,10 @@ pub(crate) struct Tools {
 
 impl Tools {
     pub(crate) fn take() -> Self {
-        SPARE.take().unwrap_or_else(|| Self {
-            compressor: Compressor::new(1).expect("memory for a compressor"),
-            decompressor: Decompressor::new().expect("memory for a decompressor"),
+        SPARE.take().unwrap_or_else(|| {
+            let mut compressor = Compressor::new(COLUMNS_LEVEL).expect("memory for a compressor");
+            compressor.allow_columns(true);
+            Self { compressor, decompressor: Decompressor::new().expect("memory for a decompressor") }
         })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! u8      format = 1
-//! u8      codec: 0 stored, 1 zstd
+//! u8      codec: 0 stored, 1 zstd, 2 columns and zstd
 //! varint  number of sections, 1 to 4096
 //!         sections, each: varint lane, u8 kind, then
 //!           0 data   varint first, varint span (next − first), varint records, varint raw length
@@ -23,6 +23,9 @@ use crate::record::{RecordReader, RecordWriter};
 use crate::types::{Lane, NextOffset};
 
 mod lanes;
+mod version;
+
+pub use version::Translator;
 
 /// Why offsets of a source partition will never reach the centre.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -210,12 +213,30 @@ impl Frame {
         self.wire_length
     }
 
+    /// Length of the body as it is stored, in bytes.
+    pub fn body_length(&self) -> usize {
+        self.body.len()
+    }
+
+    /// How the body is stored.
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// The codec of an encoded frame, without a look at anything else; `None` where these bytes are none.
+    pub fn peek_codec(bytes: &[u8]) -> Option<Codec> {
+        match bytes {
+            [FORMAT, code, ..] => Codec::from_code(*code).ok(),
+            _ => None,
+        }
+    }
+
     /// Decompresses the body.
     ///
     /// # Errors
     /// When it is not what the header says.
     pub fn open(&self, decompressor: &mut Decompressor) -> Result<RawBody, DecodeError> {
-        let bytes = decompressor.decompress(self.codec, &self.body, self.raw_length)?;
+        let bytes = decompressor.decompress(self.codec, &self.sections, &self.body, self.raw_length)?;
         Ok(RawBody { bytes })
     }
 }
@@ -281,7 +302,7 @@ impl FrameBuilder {
 
     /// Compresses and encodes. The builder is empty afterwards and keeps its buffers.
     pub fn encode(&mut self, compressor: &mut Compressor) -> EncodedFrame {
-        let (codec, body) = compressor.compress(&self.raw);
+        let (codec, body) = compressor.compress(&self.sections, &self.raw);
         let bytes = assemble(codec, &self.sections, &body);
         let raw_length = self.raw.len();
         self.raw.clear();

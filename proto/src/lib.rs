@@ -8,6 +8,7 @@
 //! | [`message`] | messages of the control stream |
 //! | [`frame`] | the unit on the wire: a header of sections and a compressed body |
 //! | [`record`] | records inside a section's bytes |
+//! | [`columns`] | rows to columns, which compress better, and back |
 //! | [`compress`] | the one place that compresses and decompresses |
 //! | [`close`] | why a connection was closed, and what to do about it |
 //! | [`progress`] | keys and values of `spillway-progress.internal` |
@@ -18,6 +19,7 @@
 
 pub mod close;
 pub mod codec;
+pub mod columns;
 pub mod compress;
 pub mod frame;
 pub mod limits;

@@ -21,8 +21,8 @@ use crate::codec::{DecodeError, Reader};
 use crate::limits;
 use crate::types::Lane;
 
-/// Protocol version of this build; the ALPN `spillway/1` names the family.
-pub const VERSION: u8 = 1;
+/// Newest protocol version of this build. 2 has frames in [columns](crate::columns). The ALPN `spillway/1` names the family.
+pub const VERSION: u8 = 2;
 /// Oldest protocol version that this build speaks.
 pub const MIN_VERSION: u8 = 1;
 /// ALPN of the QUIC connection.

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use bytes::Bytes;
 use spillway_proto::frame::{EncodedFrame, GapReason, Section, SectionKind};
 use spillway_proto::message::{OpenLane, ResumePoint};
 use spillway_proto::{FrameSeq, Lane, NextOffset, TopicId, TopicPartition, limits};
@@ -233,6 +234,16 @@ impl Ledger {
     /// Who sends next.
     pub fn scheduler(&mut self) -> &mut Scheduler {
         &mut self.scheduler
+    }
+
+    /// Lets `adapt` put other bytes in place of the frames that may be sent next, one of each flow, with the same sections: for a peer that does not
+    /// know them as they are. The budget that they hold stays as it was, so memory may pass it by what the session's window holds.
+    pub fn adapt_next(&mut self, mut adapt: impl FnMut(&Bytes) -> Option<Bytes>) {
+        if self.session.is_some() {
+            for (flow, _) in self.scheduler.flows() {
+                self.frames.adapt_unsent(flow, &mut adapt);
+            }
+        }
     }
 
     /// The next frame that may be sent now, if whoever wants may send. As [`Self::next_frame_within`].

@@ -8,7 +8,8 @@ use spillway_agent_core::lane::{HeldBecause, LaneSource, Phase};
 use spillway_agent_core::ledger::{self, Resumed};
 use spillway_link::Explanation;
 use spillway_proto::close::CloseCode;
-use spillway_proto::message::{AgentMessage, CollectorMessage, Hold};
+use spillway_proto::frame::Translator;
+use spillway_proto::message::{self, AgentMessage, CollectorMessage, Hold};
 use spillway_proto::{Lane, limits};
 use tokio::task::JoinHandle;
 
@@ -79,6 +80,9 @@ impl Runner {
         let in_flight = usize::try_from(welcome.max_in_flight_bytes).unwrap_or(usize::MAX);
         self.largest_raw = largest_raw;
         self.parts.source.command(Command::LargestRaw(largest_raw))?;
+        self.parts.source.command(Command::Version(welcome.version))?;
+        let older = welcome.version < message::VERSION;
+        self.translator = older.then(|| Translator::new(welcome.version)).transpose().map_err(Error::Translator)?;
         for open in self.ledger.session_opened(in_flight) {
             session.say(AgentMessage::Open(open));
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use spillway_agent_core::batcher::{Batcher, ClosedFrame, FrameLimits};
 use spillway_agent_core::line::FrameSize;
 use spillway_agent_core::schedule::{Flow, TopicClass};
-use spillway_proto::compress::Compressor;
+use spillway_proto::compress::{Codec, Compressor};
 use spillway_proto::{Lane, limits};
 
 use super::{Budget, BuiltFrame, Event, FlowOf};
@@ -52,7 +52,14 @@ impl fmt::Debug for Builders {
 
 impl Builders {
     /// `classes` are those of the flows, by number.
-    pub(super) fn new(limits: FrameLimits, budget: Arc<Budget>, compressor: Compressor, flow_of: FlowOf, classes: Vec<TopicClass>) -> Self {
+    pub(super) fn new(
+        limits: FrameLimits,
+        budget: Arc<Budget>,
+        mut compressor: Compressor,
+        flow_of: FlowOf,
+        classes: Vec<TopicClass>,
+    ) -> Self {
+        compressor.allow_columns(true);
         Self { flow_of, line_bytes: vec![None; classes.len()], classes, limits, budget, compressor, list: Vec::new() }
     }
 
@@ -104,6 +111,11 @@ impl Builders {
     pub(super) fn set_line(&mut self, bytes: Vec<Option<usize>>) {
         self.line_bytes = bytes;
         (0..self.list.len()).for_each(|place| self.fit(place));
+    }
+
+    /// Builds frames that version `version` of the protocol knows.
+    pub(super) fn speak(&mut self, version: u8) {
+        self.compressor.allow_columns(version >= Codec::Columns.since());
     }
 
     /// Lets a lane go: [`Event::Detached`] follows its last frame.

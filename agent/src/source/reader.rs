@@ -127,6 +127,7 @@ impl Reader<'_> {
                     self.settings.limits.largest_raw = bytes;
                     self.builders.set_limits(self.settings.limits);
                 }
+                Ok(Command::Version(version)) => self.builders.speak(version),
                 Ok(Command::CaughtUpLinger(linger)) => self.caught_up_linger = linger,
                 Ok(Command::FrameBytes(bytes)) => self.builders.set_line(bytes),
                 Ok(Command::Finish) => {

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use spillway_link::{Identity, IdentityFiles, LinkServer, LinkSettings, Role};
+use spillway_proto::compress::Codec;
 use spillway_proto::frame::GapReason;
-use spillway_proto::message::{CollectorMessage, Settings, SettingsReport, revision};
+use spillway_proto::message::{self, CollectorMessage, Settings, SettingsReport, revision};
 use spillway_proto::{CloseCode, Lane, TopicId};
 use tempfile::TempDir;
 use tokio::sync::broadcast;
@@ -36,6 +37,9 @@ pub(crate) struct State {
     cut_after: usize,
     withhold_acks: bool,
     raw_bytes: u64,
+    version: u8,
+    /// Codecs of the data frames that came, by the version of the session.
+    pub(crate) codecs: BTreeMap<u8, Vec<Codec>>,
     away: bool,
     /// What sites are told.
     settings: Option<Settings>,
@@ -92,7 +96,7 @@ impl Centre {
         let files = issue(&issuer, &ca, "server", ExtendedKeyUsagePurpose::ServerAuth, folder.path());
         let identity = Identity::load(&files, Role::Collector, SystemTime::now()).unwrap();
         let server = Arc::new(LinkServer::bind("127.0.0.1:0".parse().unwrap(), &identity, &LinkSettings::collector()).unwrap());
-        let state = State { cut_after: usize::MAX, raw_bytes: 1 << 20, ..State::default() };
+        let state = State { cut_after: usize::MAX, raw_bytes: 1 << 20, version: message::VERSION, ..State::default() };
         let (orders, _) = broadcast::channel(16);
         let centre = Self { state: Arc::new(Mutex::new(state)), server, issuer, ca, orders, _folder: folder };
         let (server, state, orders) = (Arc::clone(&centre.server), Arc::clone(&centre.state), centre.orders.clone());
@@ -152,6 +156,11 @@ impl Centre {
 
     pub(crate) fn allow_raw_bytes(&self, bytes: u64) {
         lock(&self.state).raw_bytes = bytes;
+    }
+
+    /// Speaks this version from the next session on.
+    pub(crate) fn speak(&self, version: u8) {
+        lock(&self.state).version = version;
     }
 
     pub(crate) fn refuse(&self, topic: &str, partition: u32, offset: Option<u64>) {

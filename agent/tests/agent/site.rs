@@ -192,9 +192,22 @@ impl Site {
         self.producer.flush(TIMEOUT).unwrap();
     }
 
+    /// Produces what sensors say to all partitions in turn.
+    pub(crate) fn produce_json(&mut self, topic: &str, count: u64) {
+        let partitions = self.partitions(topic);
+        for n in 0..count {
+            let value = format!(r#"{{"seq":{n},"value":{}.{:02},"device":"press-{:02}"}}"#, n * 31 % 90, n * 17 % 100, n * 7 % 48);
+            self.send_value(topic, n as i32 % partitions, value);
+        }
+        self.producer.flush(TIMEOUT).unwrap();
+    }
+
     fn send(&mut self, topic: &str, partition: i32, bytes: usize) {
         self.count += 1;
-        let value = noise(self.count, bytes);
+        self.send_value(topic, partition, noise(self.count, bytes));
+    }
+
+    fn send_value(&mut self, topic: &str, partition: i32, value: String) {
         let record = BaseRecord::<(), _>::to(topic).partition(partition).payload(&value);
         self.producer.send(record).map_err(|(error, _)| error).unwrap();
         self.produced.entry((topic.to_owned(), partition)).or_default().push(value);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use spillway_proto::compress::Codec;
 use spillway_proto::frame::GapReason;
 
 use crate::centre::Centre;
@@ -216,4 +217,43 @@ async fn a_spilled_frame_that_the_collector_does_not_take_stays_in_the_spill() {
     assert!(state.failures.is_empty() && state.gaps.is_empty(), "{:?} {:?}", state.failures, state.gaps);
     assert_eq!(state.values("a", 0), site.values("a", 0));
     assert_eq!(state.values("b", 0), site.values("b", 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_collector_gets_what_was_spilled_for_a_newer_one_as_it_knows_it() {
+    let (centre, mut site) = begin(&[("telemetry", 3)]).await;
+    let agent = site.agent(SOON);
+    site.produce_json("telemetry", 3000);
+    centre.wait("the records of the newer one", |state| state.records() == 3000).await;
+    centre.away(true);
+    site.produce_json("telemetry", 3000);
+    site.wait_committed("what came in the outage is durable").await;
+    agent.stop().await.unwrap();
+
+    // What is in the spill was built by a process that knew of a collector of version 2; what follows is built before the first word of any.
+    let agent = site.agent(SOON);
+    site.produce_json("telemetry", 3000);
+    site.wait_committed("what came after the restart").await;
+    centre.speak(1);
+    centre.away(false);
+    centre.wait("all records", |state| state.records() == 9000).await;
+    site.produce_json("telemetry", 3000);
+    centre.wait("records built for the older one", |state| state.records() == 12_000).await;
+    let (before, sessions) = (centre.state().codecs[&2].len(), centre.state().sessions);
+    centre.speak(2);
+    centre.cut();
+    centre.wait("the newer one's session", |state| state.sessions > sessions).await;
+    site.produce_json("telemetry", 10);
+    centre.wait("its welcome", |state| state.records() == 12_010).await;
+    site.produce_json("telemetry", 3000);
+    centre.wait("records for the newer one", |state| state.records() == 15_010).await;
+    agent.stop().await.unwrap();
+
+    let state = centre.state();
+    assert!(state.failures.is_empty() && state.gaps.is_empty(), "{:?} {:?}", state.failures, state.gaps);
+    assert!(state.codecs[&1].contains(&Codec::Zstd) && state.codecs[&2].contains(&Codec::Columns));
+    assert!(state.codecs[&2][before..].contains(&Codec::Columns), "it goes back to columns");
+    for partition in 0..3 {
+        assert!(state.values("telemetry", partition) == site.values("telemetry", partition), "telemetry-{partition} differs");
+    }
 }

@@ -165,7 +165,7 @@ async fn a_frame_that_is_taken_back_breaks_the_protocol() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bomb_that_says_so_is_above_the_limit() {
     let siege = Siege::begin().await;
-    let (_, body) = Compressor::new(3).unwrap().compress(&vec![0; 256 << 20]);
+    let (_, body) = Compressor::new(3).unwrap().compress(&[], &vec![0; 256 << 20]);
     siege.evil.stream(&stream_of(1, &claiming(1, 256 << 20, &body))).await;
     siege.ends_with("a bomb of 256 MiB", CloseCode::LimitExceeded).await;
 }
@@ -173,7 +173,7 @@ async fn a_bomb_that_says_so_is_above_the_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bomb_that_lies_is_stopped_where_it_said_it_would_end() {
     let siege = Siege::begin().await;
-    let (_, body) = Compressor::new(3).unwrap().compress(&vec![0; 256 << 20]);
+    let (_, body) = Compressor::new(3).unwrap().compress(&[], &vec![0; 256 << 20]);
     siege.evil.stream(&stream_of(1, &claiming(1, 1 << 20, &body))).await;
     siege.ends_with("a bomb of 256 MiB that says 1 MiB", CloseCode::FrameInvalid).await;
 }
@@ -181,7 +181,7 @@ async fn a_bomb_that_lies_is_stopped_where_it_said_it_would_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_body_that_claims_to_be_large_is_invalid() {
     let siege = Siege::begin().await;
-    let (_, body) = Compressor::new(3).unwrap().compress(&[0; 1000]);
+    let (_, body) = Compressor::new(3).unwrap().compress(&[], &[0; 1000]);
     for seq in 1..100 {
         siege.evil.stream(&stream_of(seq, &claiming(1, 16 << 20, &body))).await;
     }

@@ -199,6 +199,21 @@ impl Frames {
         lanes.filter_map(|lane| self.open.get(lane)).any(|open| open.iter().any(unsent_before))
     }
 
+    /// Puts other bytes in place of those of the flow's next frame to send.
+    pub(super) fn adapt_unsent(&mut self, flow: Flow, adapt: impl FnOnce(&Bytes) -> Option<Bytes>) {
+        let Some(adapted) = self.unsent(flow).and_then(|frame| adapt(&frame.bytes)) else {
+            return;
+        };
+        let index = self.unsent.get(&flow).and_then(|unsent| unsent.front());
+        let place = index.and_then(|index| place(self.first, *index));
+        if let Some(frame) = place.and_then(|place| self.frames.get_mut(place)) {
+            if let Some(sum) = self.bytes.get_mut(&frame.flow) {
+                *sum = *sum - frame.bytes.len() + adapted.len();
+            }
+            frame.bytes = adapted;
+        }
+    }
+
     /// The frame that [`Self::unsent`] answered is sent.
     pub(super) fn mark_sent(&mut self, flow: Flow) -> Bytes {
         let index = self.unsent.get_mut(&flow).and_then(VecDeque::pop_front);

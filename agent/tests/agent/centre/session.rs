@@ -29,6 +29,7 @@ struct Session {
     decompressor: Decompressor,
     frames: usize,
     refused: Option<(Source, u64)>,
+    version: u8,
 }
 
 pub(super) async fn session(connection: Connection, state: Arc<Mutex<State>>, mut orders: broadcast::Receiver<Order>) {
@@ -44,7 +45,8 @@ pub(super) async fn session(connection: Connection, state: Arc<Mutex<State>>, mu
     let (frames_out, mut frames) = mpsc::channel(100);
     tokio::spawn(read_frames(connection.clone(), frames_out));
     let refused = lock(&state).refused.clone();
-    let mut session = Session { state, lanes: BTreeMap::new(), decompressor: Decompressor::new().unwrap(), frames: 0, refused };
+    let version = lock(&state).version;
+    let mut session = Session { state, lanes: BTreeMap::new(), decompressor: Decompressor::new().unwrap(), frames: 0, refused, version };
     let mut waiting = BTreeMap::new();
     let mut next_seq = 0;
     loop {
@@ -52,7 +54,7 @@ pub(super) async fn session(connection: Connection, state: Arc<Mutex<State>>, mu
             message = messages.recv() => match message {
                 Some(AgentMessage::Hello(_)) => {
                     let software = "test".to_owned();
-                    let welcome = Welcome { version: message::VERSION, software, max_frame_raw_bytes: raw_bytes, max_in_flight_bytes: 1 << 24 };
+                    let welcome = Welcome { version: session.version, software, max_frame_raw_bytes: raw_bytes, max_in_flight_bytes: 1 << 24 };
                     say(&mut send, CollectorMessage::Welcome(welcome)).await;
                     let settings = lock(&session.state).settings.clone();
                     if let Some(settings) = settings {
@@ -148,6 +150,11 @@ impl Session {
         let mut state = lock(&self.state);
         self.frames += 1;
         let frame = Frame::decode(bytes.into(), raw_bytes as usize).unwrap();
+        if frame.codec().since() > self.version {
+            fail(state, format!("{:?} in a session of version {}", frame.codec(), self.version));
+            return Vec::new();
+        }
+        state.codecs.entry(self.version).or_default().push(frame.codec());
         let body = frame.open(&mut self.decompressor).unwrap();
         let mut acks = Vec::new();
         let mut holds = Vec::new();
