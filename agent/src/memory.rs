@@ -6,7 +6,8 @@
 //! | allocator | holes that cannot be given back | a sixteenth |
 //! | link | control messages, datagrams, TLS; frames in flight are shared with the ledger, not copied | [`LINK_BYTES`] |
 //! | frame | the open frame, a sealed one, its compressed copy | 4 x the frame's largest size |
-//! | compressor | zstd's tables | by level, at most 12 x the frame's size |
+//! | compressor | zstd's tables | by level, at most `link.compression_memory` and a quarter of what is variable |
+//! | columns | a frame's numbers and texts parted, and what they are packed into | 5 x the frame's largest size |
 //! | in flight | frames that are not acknowledged, or wait for the disk | half of the rest |
 //! | prefetch | librdkafka's queue: payload and its book of each record, and fetches on their way, decompressed | the other half |
 //!
@@ -25,6 +26,7 @@
 //! decompress to many times its size, so fetches are kept small: on a local network that costs no throughput.
 
 use rdkafka::config::ClientConfig;
+use spillway_proto::compress::LEAST_MEMORY_BYTES;
 
 /// What the process needs whatever it does, in bytes: measured 13 to 15 MiB resident with librdkafka, OpenSSL and rustls.
 pub const PROCESS_BYTES: usize = 16 * MIB;
@@ -66,20 +68,21 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Shares `memory_max` bytes out. `frame_max_bytes` is what the configuration asks for; it is cut to what fits. `flows` is the number of flows, `has_spill` says
-    /// whether there is a spill. With one, `memory_max` is at least [`LEAST_WITH_SPILL`], and 4 MiB more for each flow beyond three.
-    pub fn of(memory_max: usize, frame_max_bytes: usize, compression_level: i32, flows: usize, has_spill: bool) -> Self {
+    /// Shares `memory_max` bytes out. `frame_max_bytes` is what the configuration asks for; it is cut to what fits, and so is the compressor's memory:
+    /// `compression` are the highest level and the most bytes for it. `flows` is the number of flows, `has_spill` says whether there is a spill. With one,
+    /// `memory_max` is at least [`LEAST_WITH_SPILL`], and 4 MiB more for each flow beyond three.
+    pub fn of(memory_max: usize, frame_max_bytes: usize, compression: (i32, usize), flows: usize, has_spill: bool) -> Self {
         let spill = has_spill.then_some(flows);
         let variable = memory_max.saturating_sub(PROCESS_BYTES + LINK_BYTES + memory_max / ALLOCATOR_PART);
         let generation_bytes = spill.map_or(0, |classes| generation_bytes(classes, variable / 5 * 2));
         let spill_bytes = spill.map_or(0, |classes| spill_bytes(classes, generation_bytes));
         let variable = variable.saturating_sub(spill_bytes);
         // So that the frame's share and the compressor's stay below half of what is variable. With a spill there are more frames, and each flow has its own.
-        let frames = if spill.is_some() { 24 } else { 16 } + 3 * flows.saturating_sub(3);
-        let most = if compression_level <= CHEAP_LEVEL { variable / frames } else { variable / (2 * frames) };
-        let frame_bytes = frame_max_bytes.min(most);
-        let compressor_bytes = compressor_bytes(compression_level, frame_bytes);
-        let building_frames = BUILDERS + flows.saturating_sub(1);
+        let frames = if spill.is_some() { 48 } else { 40 } + 3 * flows.saturating_sub(3);
+        let frame_bytes = frame_max_bytes.min(variable / frames);
+        let (level, most) = compression;
+        let compressor_bytes = compressor_bytes(level, frame_bytes).min(most).min(variable / 4).max(LEAST_MEMORY_BYTES);
+        let building_frames = BUILDERS + COLUMNS + flows.saturating_sub(1);
         let rest = variable.saturating_sub(building_frames * frame_bytes + compressor_bytes);
         let drain_bytes = spill.map_or(0, |_| (rest / DRAIN_PART).max(2 * frame_bytes));
         let rest = rest.saturating_sub(drain_bytes);
@@ -137,8 +140,9 @@ const STORE_BYTES: usize = 5 * MIB + MIB / 2;
 /// Frames that exist beside those in flight: open, sealed, raw copy, compressed copy.
 const BUILDERS: usize = 4;
 
-/// Up to this level zstd works in two MiB whatever the size.
-const CHEAP_LEVEL: i32 = 3;
+/// What a frame takes while its records are turned into columns, in frames: integers of eight bytes for numbers of three and more, forms, texts, the
+/// packed copy.
+const COLUMNS: usize = 5;
 
 /// librdkafka's book of one record: an operation with the message in it and its place in the queue.
 const RECORD_BOOK_BYTES: usize = 512;
@@ -166,15 +170,16 @@ pub fn spill_bytes(classes: usize, generation_bytes: usize) -> usize {
     STORE_BYTES + classes * (2 * generation_bytes + generation_bytes / 8)
 }
 
-/// zstd's tables grow with the level and are never larger than the input needs.
+/// zstd's tables grow with the level and are never larger than the input needs. Measured with zstd 1.5.7: up to 21 bytes for each byte of the
+/// input, rounded up to a power of two.
 fn compressor_bytes(level: i32, frame_bytes: usize) -> usize {
     let by_level = match level {
-        ..=CHEAP_LEVEL => return 2 * MIB,
-        4..=6 => 6 * MIB,
+        ..=3 => return LEAST_MEMORY_BYTES,
+        4..=6 => 4 * MIB,
         7..=9 => 11 * MIB,
         _ => 52 * MIB,
     };
-    by_level.min(12 * frame_bytes).max(2 * MIB)
+    by_level.min(42 * frame_bytes)
 }
 
 #[cfg(test)]
@@ -185,13 +190,15 @@ mod tests {
     fn the_shares_add_up_to_the_bound() {
         for memory_mib in [32, 48, 64, 100, 256, 1024, 65_536] {
             for frame_kib in [4, 64, 256, 1024, 8192] {
-                for level in 1..=12 {
+                for (level, flows) in (1..=12).flat_map(|level| (1..=16).map(move |flows| (level, flows))) {
                     let (memory, frame) = (memory_mib * MIB, frame_kib * KIB);
-                    let shares = Shares::of(memory, frame.min(memory / 16), level, 1, false);
-                    let case = format!("{memory_mib} MiB, frames of {frame_kib} KiB, level {level}: {shares:?}");
+                    let shares = Shares::of(memory, frame.min(memory / 16), (level, 16 * MIB), flows, false);
+                    let case = format!("{memory_mib} MiB, frames of {frame_kib} KiB, level {level}, {flows} flows: {shares:?}");
                     assert!(shares.total_bytes() <= memory - memory / ALLOCATOR_PART, "{case}");
                     assert!(shares.in_flight_bytes >= 4 * shares.frame_bytes, "{case}");
-                    assert!(shares.in_flight_bytes >= 3 * MIB && shares.prefetch_bytes >= MIB, "{case}");
+                    // Open frames of further flows are taken from both.
+                    let (in_flight, prefetch) = if flows == 1 { (3 * MIB, MIB) } else { (2 * MIB, MIB / 2) };
+                    assert!(shares.in_flight_bytes >= in_flight && shares.prefetch_bytes >= prefetch, "{case}");
                 }
             }
         }
@@ -210,7 +217,7 @@ mod tests {
                 .flat_map(|kib| (1..=12).flat_map(move |level| (1..=16).map(move |classes| (kib * KIB, level, classes))))
                 .filter(|(_, _, classes)| memory >= LEAST_WITH_SPILL + 4 * MIB * usize::saturating_sub(*classes, 3))
             {
-                let shares = Shares::of(memory, frame, level, classes, true);
+                let shares = Shares::of(memory, frame, (level, 16 * MIB), classes, true);
                 let case = format!("{} MiB, frames of {} KiB, level {level}, {classes} classes: {shares:?}", memory / MIB, frame / KIB);
                 assert!(shares.total_bytes() <= memory - memory / ALLOCATOR_PART, "{case}");
                 // Each class has an open frame, and one at least is in flight.
@@ -225,12 +232,19 @@ mod tests {
 
     #[test]
     fn a_generation_is_as_large_as_memory_allows() {
-        let of = |memory, classes| Shares::of(memory * MIB, 256 * KIB, 3, classes, true).generation_bytes / MIB;
+        let of = |memory, classes| Shares::of(memory * MIB, 256 * KIB, (3, 16 * MIB), classes, true).generation_bytes / MIB;
         assert_eq!([of(48, 1), of(64, 1), of(100, 1), of(64, 3), of(256, 3)], [2, 4, 8, 1, 8]);
     }
 
     #[test]
+    fn compression_stays_within_what_it_was_given() {
+        let of = |memory, most| Shares::of(memory * MIB, MIB, (12, most * MIB), 1, false).compressor_bytes;
+        assert_eq!((of(1024, 16), of(1024, 8), of(1024, 64)), (16 * MIB, 8 * MIB, 42 * MIB));
+        assert!(of(32, 16) < 4 * MIB, "a small agent has no more for it");
+    }
+
+    #[test]
     fn the_default_frame_fits_the_least_memory() {
-        assert_eq!(Shares::of(32 * MIB, 256 * KIB, 12, 1, false).frame_bytes, 256 * KIB);
+        assert_eq!(Shares::of(32 * MIB, 256 * KIB, (12, 16 * MIB), 1, false).frame_bytes, 256 * KIB);
     }
 }

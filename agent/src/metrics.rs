@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use spillway_agent_core::schedule::TopicClass;
 use spillway_ops::Metrics;
-use spillway_ops::metrics::FloatGauge;
+use spillway_ops::metrics::{FloatCounter, FloatGauge};
 
 spillway_ops::metric_names! {
     /// Every metric of the agent.
@@ -18,6 +18,10 @@ spillway_ops::metric_names! {
         SentFrames = "sent_frames_total", "Frames given to QUIC, by class of topics";
         SentBytes = "sent_bytes_total", "Bytes of frames given to QUIC, by class of topics";
         ClassWaiting = "class_unacked_bytes", "Bytes of frames in memory that are not acknowledged, by class of topics";
+        CompressionRaw = "compression_raw_bytes_total", "Bytes of records before compression, by topic";
+        CompressionEncoded = "compression_encoded_bytes_total", "The same bytes compressed; a frame holds many topics, each counts its part by its raw bytes";
+        CompressionSeconds = "compression_cpu_seconds_total", "Processor time of compression; a frame's is parted among its topics by their raw bytes";
+        CompressionLevel = "compression_level", "Level at which the topic was compressed last";
         WireBytes = "wire_bytes_total", "Bytes on the wire with IP and UDP headers, by direction";
         LagRecords = "lag_records", "Offsets from what the centre has committed to the end of the source's log";
         LagSeconds = "lag_seconds", "Age of the oldest record that the centre has not committed";
@@ -55,6 +59,13 @@ pub struct PartitionLabels {
     pub topic: String,
     /// Partition.
     pub partition: u32,
+}
+
+/// A topic of the site's Kafka.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TopicLabels {
+    /// Topic.
+    pub topic: String,
 }
 
 /// Why something was lost.
@@ -102,6 +113,14 @@ pub struct AgentMetrics {
     pub sent_bytes: Family<ClassLabels, Counter>,
     /// Bytes of frames that are not acknowledged.
     pub class_waiting: Family<ClassLabels, Gauge>,
+    /// Bytes before compression.
+    pub compression_raw: Family<TopicLabels, Counter>,
+    /// The same bytes compressed.
+    pub compression_encoded: Family<TopicLabels, Counter>,
+    /// Processor time.
+    pub compression_seconds: Family<TopicLabels, FloatCounter>,
+    /// The level.
+    pub compression_level: Family<TopicLabels, Gauge>,
     /// Bytes on the wire.
     pub wire_bytes: Family<DirectionLabels, Counter>,
     /// Lag in offsets.
@@ -169,6 +188,10 @@ impl AgentMetrics {
             sent_frames: metrics.family(AgentMetric::SentFrames),
             sent_bytes: metrics.family(AgentMetric::SentBytes),
             class_waiting: metrics.family(AgentMetric::ClassWaiting),
+            compression_raw: metrics.family(AgentMetric::CompressionRaw),
+            compression_encoded: metrics.family(AgentMetric::CompressionEncoded),
+            compression_seconds: metrics.family(AgentMetric::CompressionSeconds),
+            compression_level: metrics.family(AgentMetric::CompressionLevel),
             wire_bytes: metrics.family(AgentMetric::WireBytes),
             lag_records: metrics.family(AgentMetric::LagRecords),
             lag_seconds: metrics.family(AgentMetric::LagSeconds),

@@ -127,7 +127,8 @@ pub fn cap(config: &AgentConfig) -> RateCap {
 /// Every buffer's bound.
 pub fn shares(config: &AgentConfig) -> Shares {
     let (link, has_spill) = (&config.link, config.spill.max_bytes.is_some());
-    Shares::of(config.memory_max.as_usize(), link.frame_max_bytes.as_usize(), link.compression_level, config.flows().len(), has_spill)
+    let compression = (link.compression_level.most(), link.compression_memory.as_usize());
+    Shares::of(config.memory_max.as_usize(), link.frame_max_bytes.as_usize(), compression, config.flows().len(), has_spill)
 }
 
 /// Runs the agent until `stop` is cancelled and the drain is over.
@@ -168,9 +169,15 @@ pub async fn run_with(config: AgentConfig, patience: Patience, stop: Cancellatio
         // Until a session says otherwise. What is spilled before may be larger than the collector takes: see `Spool::read`.
         largest_raw: spillway_proto::limits::MAX_FRAME_RAW_BYTES,
     };
-    let compression_level = config.link.compression_level;
-    let (flow_of, classes) = (Arc::clone(&flows.of), flows.classes());
-    let settings = Settings { limits, compression_level, budget: Arc::clone(&budget), metrics: metrics.clone(), flow_of, classes };
+    let settings = Settings {
+        limits,
+        compression_level: config.link.compression_level.fixed(),
+        compression_memory: shares.compressor_bytes,
+        budget: Arc::clone(&budget),
+        metrics: metrics.clone(),
+        flow_of: Arc::clone(&flows.of),
+        classes: flows.classes(),
+    };
     let source = Source::start(Arc::clone(&consumer), settings).map_err(StartError::Source)?;
     let inquirer = source::inquirer(&config.kafka.client, &site).map_err(StartError::Kafka)?;
     let survey = Survey::start(inquirer, config.topics.clone()).map_err(StartError::Thread)?;

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spillway_agent_core::batcher::FrameLimits;
+use spillway_agent_core::compression::Line;
 use spillway_agent_core::ledger::{Attachment, Detachment};
 use spillway_agent_core::schedule::{Flow, TopicClass};
 use spillway_kafka::Context;
-use spillway_proto::compress::Compressor;
 use spillway_proto::frame::EncodedFrame;
 use spillway_proto::{Lane, Offset};
 use tokio::sync::mpsc;
@@ -21,10 +21,12 @@ use crate::metrics::AgentMetrics;
 mod assignment;
 mod budget;
 mod builders;
+mod compression;
 mod reader;
 
 pub use assignment::{consumer, inquirer};
 pub use budget::Budget;
+use compression::Compression;
 
 /// The consumer, shared with whoever asks the brokers something.
 pub type SiteConsumer = rdkafka::consumer::BaseConsumer<Context>;
@@ -49,6 +51,8 @@ pub enum Command {
     LargestRaw(usize),
     /// The version of the protocol that the session speaks: later frames are built so that it knows them. Until the first session, the newest.
     Version(u8),
+    /// What waits for the line, and what it carries.
+    Line(Line),
     /// How long a frame waits for more once the source has nothing more for now ([`caught_up_linger`](spillway_agent_core::batcher::caught_up_linger)).
     CaughtUpLinger(Duration),
     /// Most encoded bytes of a frame of each flow, by number ([`frame_bytes`](spillway_agent_core::line::frame_bytes)).
@@ -110,8 +114,10 @@ pub type FlowOf = Arc<dyn Fn(&str) -> Flow + Send + Sync>;
 pub struct Settings {
     /// When frames are closed.
     pub limits: FrameLimits,
-    /// zstd level.
-    pub compression_level: i32,
+    /// zstd level; `None` leaves it to the policy ([`spillway_agent_core::compression`]).
+    pub compression_level: Option<i32>,
+    /// Most bytes of zstd's tables.
+    pub compression_memory: usize,
     /// Bytes for frames that are not acknowledged.
     pub budget: Arc<Budget>,
     /// Metrics to step.
@@ -161,8 +167,9 @@ impl Source {
     pub fn start(consumer: Arc<SiteConsumer>, settings: Settings) -> Result<Self, Error> {
         let (commands, commands_in) = mpsc::channel(MAX_COMMANDS);
         let (events_out, events) = mpsc::channel(MAX_EVENTS);
-        let compressor = Compressor::new(settings.compression_level).map_err(Error::Compression)?;
-        let run = move || reader::run(&consumer, settings, compressor, commands_in, &events_out);
+        let compression = Compression::new(settings.compression_level, settings.compression_memory, settings.metrics.clone());
+        let compression = compression.map_err(Error::Compression)?;
+        let run = move || reader::run(&consumer, settings, compression, commands_in, &events_out);
         std::thread::Builder::new().name("source".to_owned()).spawn(run).map_err(Error::Thread)?;
         Ok(Self { commands, events })
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use spillway_proto::SiteName;
 
 use crate::kafka::Side;
-use crate::layer::Item;
+use crate::layer::{Item, Value};
 use crate::load::{self, Reference};
 use crate::parse::{self, Flaw};
 use crate::reader::{Reported, Table};
@@ -88,8 +88,10 @@ pub struct LinkConfig {
     pub frame_max_records: u32,
     /// A frame is closed so long after its first record. Default 50 ms, 1 ms to 10 s.
     pub frame_linger: Duration,
-    /// zstd level. Default 3, 1 to 12.
-    pub compression_level: i32,
+    /// zstd level. Default auto.
+    pub compression_level: CompressionLevel,
+    /// Most bytes of zstd's tables. Default 16 MiB, 2 MiB to 64 MiB; cut to what `memory_max` has room for.
+    pub compression_memory: ByteSize,
     /// What decides how much may be on its way. Default ours.
     pub congestion: Congestion,
     /// What the line is paid by. Default normal.
@@ -116,6 +118,41 @@ pub enum Congestion {
 impl Congestion {
     fn parse(item: &Item) -> Result<Self, Flaw> {
         parse::word(&[("spillway", Self::Spillway), ("cubic", Self::Cubic), ("bbr", Self::Bbr)])(item)
+    }
+}
+
+/// `link.compression_level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompressionLevel {
+    /// By what is scarce, the line or the processor.
+    Auto,
+    /// Always this one.
+    Fixed(i32),
+}
+
+impl CompressionLevel {
+    /// Level 12 is the last whose memory a gateway has.
+    const MOST: i32 = 12;
+
+    /// The level that is fixed, if one is.
+    pub fn fixed(self) -> Option<i32> {
+        match self {
+            Self::Auto => None,
+            Self::Fixed(level) => Some(level),
+        }
+    }
+
+    /// The highest level that may be used.
+    pub fn most(self) -> i32 {
+        self.fixed().unwrap_or(Self::MOST)
+    }
+
+    fn parse(item: &Item) -> Result<Self, Flaw> {
+        if matches!(&item.value, Value::Text(text) | Value::Untyped(text) if text == "auto") {
+            return Ok(Self::Auto);
+        }
+        let advice = || format!("write \"auto\", or a whole number from 1 to {}, without quotes", Self::MOST);
+        parse::integer(1..=Self::MOST)(item).map(Self::Fixed).map_err(|flaw| Flaw::new(flaw.what, advice()))
     }
 }
 
@@ -231,7 +268,9 @@ impl LinkConfig {
         let frame_max_bytes = table.required("frame_max_bytes", parse::size(frame_bytes));
         let frame_max_records = table.required("frame_max_records", parse::integer(1..=1_000_000));
         let frame_linger = table.required("frame_linger", parse::duration(Duration::from_millis(1)..=seconds(10)));
-        let compression_level = table.required("compression_level", parse::integer(1..=12));
+        let compression_level = table.required("compression_level", CompressionLevel::parse);
+        let memory_bounds = ByteSize::from_mib(2)..=ByteSize::from_mib(64);
+        let compression_memory = table.required("compression_memory", parse::size(memory_bounds));
         let congestion = table.required("congestion", Congestion::parse);
         let profile = table.required("profile", parse::word(PROFILES));
         let keep_alive = table.required("keep_alive", parse::duration(seconds(1)..=seconds(10 * 60)));
@@ -243,6 +282,7 @@ impl LinkConfig {
             frame_max_records: frame_max_records?,
             frame_linger: frame_linger?,
             compression_level: compression_level?,
+            compression_memory: compression_memory?,
             congestion: congestion?,
             profile: profile?,
             keep_alive: keep_alive?,

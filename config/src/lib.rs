@@ -43,7 +43,9 @@ mod topics;
 pub mod units;
 
 pub use address::{Error as HostPortError, HostPort};
-pub use agent::{AGENT_REFERENCE, AgentConfig, AgentKafka, CollectorAddress, Congestion, LinkConfig, MEMORY_LEAST_WITH_SPILL};
+pub use agent::{
+    AGENT_REFERENCE, AgentConfig, AgentKafka, CollectorAddress, CompressionLevel, Congestion, LinkConfig, MEMORY_LEAST_WITH_SPILL,
+};
 pub use collector::{
     COLLECTOR_REFERENCE, CollectorConfig, ListenConfig, RemoteTopicsConfig, SessionConfig, SitesConfig, TransactionsConfig,
 };

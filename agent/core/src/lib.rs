@@ -2,6 +2,7 @@
 
 pub mod batcher;
 pub mod budget;
+pub mod compression;
 pub mod forecast;
 pub mod lane;
 pub mod ledger;

@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::time::{Duration, Instant};
 
+use spillway_agent_core::compression;
 use spillway_agent_core::line;
 use spillway_agent_core::schedule::TopicClass;
 use spillway_agent_core::transit::{LineRate, Transit};
@@ -132,6 +133,14 @@ impl Runner {
             let room_at = now + self.sending.transit.look_again(line);
             self.sending.again = Some(self.ledger.scheduler().next_cap().map_or(room_at, |cap| cap.max(now + CAP_LEAST).min(room_at)));
         }
+    }
+
+    /// Tells the source what waits for the line and what it carries: the level of compression depends on it.
+    pub(super) fn tell_waiting(&self) -> Result<(), Error> {
+        let spilled = self.spill.as_ref().filter(|spill| spill.spool.is_in_use()).map_or(0, |spill| spill.usage.frame_bytes);
+        let bytes_per_second = self.session.as_ref().and_then(|session| self.line.now(&self.parts.link, session).bytes_per_second);
+        let line = compression::Line { waiting_bytes: self.ledger.unsent_bytes() as u64 + spilled, bytes_per_second };
+        Ok(self.parts.source.command(Command::Line(line))?)
     }
 
     /// Tells the source how large frames may be, when that has changed.

@@ -58,6 +58,7 @@ impl Runner {
         self.tell_line()?;
         self.ask_for_life(now);
         self.tick_spill(now);
+        self.tell_waiting()?;
         self.step_metrics();
         self.post();
         Ok(())

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use spillway_agent_core::batcher::{Batcher, ClosedFrame, FrameLimits};
 use spillway_agent_core::line::FrameSize;
 use spillway_agent_core::schedule::{Flow, TopicClass};
-use spillway_proto::compress::{Codec, Compressor};
 use spillway_proto::{Lane, limits};
 
+use super::compression::Compression;
 use super::{Budget, BuiltFrame, Event, FlowOf};
 
 /// Which of the frames that are being built a lane's records go into.
@@ -26,7 +26,7 @@ pub(super) struct Builders {
     /// Most encoded bytes of a frame of each flow; `None`: the line is not known.
     line_bytes: Vec<Option<usize>>,
     budget: Arc<Budget>,
-    compressor: Compressor,
+    compression: Compression,
     /// One for each flow that was ever read.
     list: Vec<Builder>,
 }
@@ -55,12 +55,11 @@ impl Builders {
     pub(super) fn new(
         limits: FrameLimits,
         budget: Arc<Budget>,
-        mut compressor: Compressor,
+        compression: Compression,
         flow_of: FlowOf,
         classes: Vec<TopicClass>,
     ) -> Self {
-        compressor.allow_columns(true);
-        Self { flow_of, line_bytes: vec![None; classes.len()], classes, limits, budget, compressor, list: Vec::new() }
+        Self { flow_of, line_bytes: vec![None; classes.len()], classes, limits, budget, compression, list: Vec::new() }
     }
 
     /// The place of a topic's records. Look it up once for each lane, not for each record.
@@ -113,9 +112,9 @@ impl Builders {
         (0..self.list.len()).for_each(|place| self.fit(place));
     }
 
-    /// Builds frames that version `version` of the protocol knows.
-    pub(super) fn speak(&mut self, version: u8) {
-        self.compressor.allow_columns(version >= Codec::Columns.since());
+    /// What compresses them.
+    pub(super) fn compression(&mut self) -> &mut Compression {
+        &mut self.compression
     }
 
     /// Lets a lane go: [`Event::Detached`] follows its last frame.
@@ -149,7 +148,7 @@ impl Builders {
                 continue;
             };
             builder.close(linger, finishing, now);
-            if let Some(event) = builder.hand_over(&self.budget, &mut self.compressor) {
+            if let Some(event) = builder.hand_over(&self.budget, &mut self.compression) {
                 self.fit(place);
                 return Some(event);
             }
@@ -165,7 +164,7 @@ impl Builders {
             }
         }
         for place in self.order() {
-            let event = self.list.get_mut(place).and_then(|builder| builder.hand_over(&self.budget, &mut self.compressor));
+            let event = self.list.get_mut(place).and_then(|builder| builder.hand_over(&self.budget, &mut self.compression));
             if let Some(event) = event {
                 self.fit(place);
                 return Some(event);
@@ -231,9 +230,14 @@ impl Builder {
         }
     }
 
-    fn hand_over(&mut self, budget: &Budget, compressor: &mut Compressor) -> Option<Event> {
+    fn hand_over(&mut self, budget: &Budget, compression: &mut Compression) -> Option<Event> {
         let Some(frame) = self.closed.take() else {
-            return if self.detaching.is_empty() { None } else { Some(Event::Detached(self.detaching.remove(0))) };
+            if self.detaching.is_empty() {
+                return None;
+            }
+            let lane = self.detaching.remove(0);
+            compression.forget(lane);
+            return Some(Event::Detached(lane));
         };
         let sections = frame.builder.sections().len();
         let most = frame.builder.raw_length() + sections * limits::MAX_SECTION_HEADER_BYTES + FRAME_EDGE_BYTES;
@@ -245,12 +249,12 @@ impl Builder {
                 return None;
             }
         }
-        Some(Event::Frame(self.encode(frame, budget, compressor)))
+        Some(Event::Frame(self.encode(frame, budget, compression)))
     }
 
-    fn encode(&mut self, mut closed: ClosedFrame, budget: &Budget, compressor: &mut Compressor) -> BuiltFrame {
+    fn encode(&mut self, mut closed: ClosedFrame, budget: &Budget, compression: &mut Compression) -> BuiltFrame {
         let raw_bytes = closed.builder.raw_length();
-        let frame = closed.builder.encode(compressor);
+        let frame = compression.encode(self.flow.0 as usize, &mut closed.builder);
         self.size.built(raw_bytes, frame.bytes.len());
         let held = frame.bytes.len().min(self.reserved);
         budget.give(self.flow, self.reserved - held);

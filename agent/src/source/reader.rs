@@ -8,13 +8,13 @@ use rdkafka::error::RDKafkaErrorCode;
 use spillway_agent_core::batcher::{Incoming, Pushed};
 use spillway_agent_core::ledger::{Attachment, Detachment};
 use spillway_kafka::events::{self, EventQueue, SourceRecord};
-use spillway_proto::compress::Compressor;
 use spillway_proto::{Lane, NextOffset, Partition, TopicPartition};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::assignment::{Assignment, Reading};
 use super::builders::{Builders, Slot};
+use super::compression::Compression;
 use super::{Command, Event, POLL_TIME, Settings, SiteConsumer};
 
 /// Events taken from the queue before commands and the clock are looked at again.
@@ -30,7 +30,7 @@ struct Gone;
 pub(super) fn run(
     consumer: &SiteConsumer,
     settings: Settings,
-    compressor: Compressor,
+    compression: Compression,
     commands: Receiver<Command>,
     events: &Sender<Event>,
 ) {
@@ -41,7 +41,7 @@ pub(super) fn run(
     let (budget, flow_of) = (Arc::clone(&settings.budget), Arc::clone(&settings.flow_of));
     let mut reader = Reader {
         consumer,
-        builders: Builders::new(settings.limits, budget, compressor, flow_of, settings.classes.clone()),
+        builders: Builders::new(settings.limits, budget, compression, flow_of, settings.classes.clone()),
         commands,
         events,
         assignment: Assignment::default(),
@@ -127,7 +127,8 @@ impl Reader<'_> {
                     self.settings.limits.largest_raw = bytes;
                     self.builders.set_limits(self.settings.limits);
                 }
-                Ok(Command::Version(version)) => self.builders.speak(version),
+                Ok(Command::Version(version)) => self.builders.compression().speak(version),
+                Ok(Command::Line(line)) => self.builders.compression().line(line),
                 Ok(Command::CaughtUpLinger(linger)) => self.caught_up_linger = linger,
                 Ok(Command::FrameBytes(bytes)) => self.builders.set_line(bytes),
                 Ok(Command::Finish) => {
@@ -151,6 +152,7 @@ impl Reader<'_> {
             tracing::debug!(%partition, %lane, %next, "reading");
             let slot = self.builders.slot(partition.topic.as_str());
             self.builders.batcher(slot).attach(lane, next);
+            self.builders.compression().know(lane, partition.topic.as_str());
             readings.entry(slot).or_default().push((lane, partition, next));
         }
         readings.into_iter().try_for_each(|(slot, list)| self.assign(slot, list))

@@ -15,8 +15,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use spillway_config::units::{BitRate, ByteSize};
 use spillway_config::{
-    AGENT_REFERENCE, AdminConfig, AgentConfig, CollectorConfig, LogFormat, OnGap, Problems, SaslMechanism, SecurityProtocol, SiteFile,
-    SiteSettings, StartFrom,
+    AGENT_REFERENCE, AdminConfig, AgentConfig, CollectorConfig, CompressionLevel, LogFormat, OnGap, Problems, SaslMechanism,
+    SecurityProtocol, SiteFile, SiteSettings, StartFrom,
 };
 use spillway_proto::SiteName;
 use tempfile::TempDir;
@@ -87,7 +87,8 @@ fn the_agent_needs_five_keys_and_gets_the_rest_from_the_reference() {
     assert_eq!(config.tls.key, folder.path("own.key"));
     assert_eq!(config.link.rate_max, None);
     assert_eq!(config.link.frame_max_bytes, ByteSize::from_kib(256));
-    assert_eq!((config.link.frame_max_records, config.link.compression_level), (10_000, 3));
+    assert_eq!((config.link.frame_max_records, config.link.compression_level), (10_000, CompressionLevel::Auto));
+    assert_eq!(config.link.compression_memory, ByteSize::from_mib(16));
     assert_eq!(config.link.frame_linger, Duration::from_millis(50));
     assert_eq!((config.link.keep_alive, config.link.idle_timeout), (Duration::from_secs(25), Duration::from_secs(60)));
     assert_eq!((config.link.redial_max, config.shutdown.deadline), (Duration::from_secs(30), Duration::from_secs(30)));
@@ -119,7 +120,7 @@ fn the_collector_needs_three_keys_and_gets_the_rest_from_the_reference() {
 fn a_variable_wins_over_the_file_and_the_file_over_the_reference() {
     let file = "[link]\ncompression_level = 5\nframe_max_records = 7\n";
     let config = agent(file, &[("SPILLWAY_LINK__COMPRESSION_LEVEL", "9"), ("SPILLWAY_LINK__RATE_MAX", "2Mbit")]);
-    assert_eq!((config.link.compression_level, config.link.frame_max_records), (9, 7));
+    assert_eq!((config.link.compression_level, config.link.frame_max_records), (CompressionLevel::Fixed(9), 7));
     assert_eq!(config.link.rate_max.map(BitRate::bits_per_second), Some(2_000_000));
     assert_eq!(config.link.keep_alive, Duration::from_secs(25));
 }

@@ -72,6 +72,11 @@ impl Ledger {
         self.frames.bytes(scope)
     }
 
+    /// Bytes of frames that are not acknowledged and not sent in this session.
+    pub fn unsent_bytes(&self) -> usize {
+        self.unacked_bytes().saturating_sub(self.session.as_ref().map_or(0, |window| window.sent_bytes))
+    }
+
     /// Records that are not acknowledged.
     pub fn unacked_records(&self) -> u64 {
         self.frames.records()

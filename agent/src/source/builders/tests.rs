@@ -6,6 +6,7 @@ use spillway_proto::frame::SectionKind;
 use spillway_proto::{NextOffset, Offset};
 
 use super::*;
+use crate::metrics::AgentMetrics;
 
 const LIMITS: FrameLimits = FrameLimits { max_bytes: 1000, max_records: 100, linger: Duration::from_secs(9), largest_raw: 1 << 20 };
 const SHARE: usize = LIMITS.max_bytes + FRAME_EDGE_BYTES;
@@ -18,7 +19,9 @@ fn builders(total: usize) -> Builders {
     });
     let classes = vec![TopicClass::DEFAULT, TopicClass::BULK, TopicClass::URGENT];
     let budget = Budget::new(Shares::new(total, classes.iter().map(|class| class.is_urgent())));
-    Builders::new(LIMITS, Arc::new(budget), Compressor::new(1).unwrap(), flow_of, classes)
+    let metrics = AgentMetrics::register(&mut spillway_ops::Metrics::new("test"));
+    let compression = Compression::new(Some(1), 2 << 20, metrics).unwrap();
+    Builders::new(LIMITS, Arc::new(budget), compression, flow_of, classes)
 }
 
 fn attach(builders: &mut Builders, topic: &str, lane: u32) -> Slot {
