@@ -25,6 +25,7 @@
 pub mod allocator;
 pub mod check;
 pub mod cli;
+pub mod dictionaries;
 pub mod flows;
 pub mod memory;
 pub mod metrics;

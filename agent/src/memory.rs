@@ -6,7 +6,8 @@
 //! | allocator | holes that cannot be given back | a sixteenth |
 //! | link | control messages, datagrams, TLS; frames in flight are shared with the ledger, not copied | [`LINK_BYTES`] |
 //! | frame | the open frame, a sealed one, its compressed copy | 4 x the frame's largest size |
-//! | compressor | zstd's tables | by level, at most `link.compression_memory` and a quarter of what is variable |
+//! | compressor | zstd's tables | by level, at most `link.compression_memory` and a fifth of what is variable |
+//! | dictionaries | the newest with its tables, samples for the next, all that were made: 64 of 8 KiB | [`DICTIONARY_BYTES`] |
 //! | columns | a frame's numbers and texts parted, and what they are packed into | 5 x the frame's largest size |
 //! | in flight | frames that are not acknowledged, or wait for the disk | half of the rest |
 //! | prefetch | librdkafka's queue: payload and its book of each record, and fetches on their way, decompressed | the other half |
@@ -36,6 +37,9 @@ const ALLOCATOR_PART: usize = 16;
 
 /// Datagrams, TLS and control messages, in bytes.
 pub const LINK_BYTES: usize = MIB;
+
+/// Dictionaries, in bytes: tables of less than 1 MiB (measured at level 12), 128 KiB of samples, and 512 KiB of dictionaries.
+pub const DICTIONARY_BYTES: usize = 2 * MIB;
 
 /// Least `memory_max` of an agent with a spill, in bytes, with up to three flows.
 pub const LEAST_WITH_SPILL: usize = 48 * MIB;
@@ -73,7 +77,7 @@ impl Shares {
     /// `memory_max` is at least [`LEAST_WITH_SPILL`], and 4 MiB more for each flow beyond three.
     pub fn of(memory_max: usize, frame_max_bytes: usize, compression: (i32, usize), flows: usize, has_spill: bool) -> Self {
         let spill = has_spill.then_some(flows);
-        let variable = memory_max.saturating_sub(PROCESS_BYTES + LINK_BYTES + memory_max / ALLOCATOR_PART);
+        let variable = memory_max.saturating_sub(PROCESS_BYTES + LINK_BYTES + DICTIONARY_BYTES + memory_max / ALLOCATOR_PART);
         let generation_bytes = spill.map_or(0, |classes| generation_bytes(classes, variable / 5 * 2));
         let spill_bytes = spill.map_or(0, |classes| spill_bytes(classes, generation_bytes));
         let variable = variable.saturating_sub(spill_bytes);
@@ -81,7 +85,7 @@ impl Shares {
         let frames = if spill.is_some() { 48 } else { 40 } + 3 * flows.saturating_sub(3);
         let frame_bytes = frame_max_bytes.min(variable / frames);
         let (level, most) = compression;
-        let compressor_bytes = compressor_bytes(level, frame_bytes).min(most).min(variable / 4).max(LEAST_MEMORY_BYTES);
+        let compressor_bytes = compressor_bytes(level, frame_bytes).min(most).min(variable / 5).max(LEAST_MEMORY_BYTES);
         let building_frames = BUILDERS + COLUMNS + flows.saturating_sub(1);
         let rest = variable.saturating_sub(building_frames * frame_bytes + compressor_bytes);
         let drain_bytes = spill.map_or(0, |_| (rest / DRAIN_PART).max(2 * frame_bytes));
@@ -107,7 +111,7 @@ impl Shares {
     pub fn total_bytes(&self) -> usize {
         let prefetch = self.prefetch_bytes + self.prefetch_records * RECORD_BOOK_BYTES + FETCH_GROWTH * self.fetch_bytes;
         let building = self.building_frames * self.frame_bytes + self.compressor_bytes;
-        PROCESS_BYTES + LINK_BYTES + building + self.in_flight_bytes + self.drain_bytes + self.spill_bytes + prefetch
+        PROCESS_BYTES + LINK_BYTES + DICTIONARY_BYTES + building + self.in_flight_bytes + self.drain_bytes + self.spill_bytes + prefetch
     }
 
     /// Tells librdkafka its share.

@@ -21,6 +21,7 @@ use spillway_spill::EntryId;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::dictionaries::Dictionaries;
 use crate::flows::Flows;
 use crate::metrics::AgentMetrics;
 use crate::plan::Plan;
@@ -35,6 +36,7 @@ mod plan;
 mod report;
 mod sending;
 mod spill;
+mod translate;
 mod upkeep;
 
 use sending::{Line, Sending};
@@ -66,6 +68,8 @@ pub struct Parts {
     pub survey: Survey,
     /// Bytes for frames that are not acknowledged.
     pub budget: Arc<Budget>,
+    /// Dictionaries that frames name.
+    pub dictionaries: Arc<Dictionaries>,
     /// The spill; `None`: there is none.
     pub spill: Option<SpillParts>,
     /// What the site may send.
@@ -216,7 +220,7 @@ impl Runner {
         let redial = Redial::new(parts.config.collector.addresses.len(), parts.config.link.redial_max);
         Self {
             ledger: Ledger::with(Scheduler::new(parts.flows.specs.clone()), now),
-            spill: parts.spill.take().map(|spill| Spill::new(spill, &parts.flows.of)),
+            spill: parts.spill.take().map(|spill| Spill::new(spill, &parts.flows.of, Arc::clone(&parts.dictionaries))),
             topics: Topics::default(),
             redial,
             session: None,

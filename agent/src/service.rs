@@ -13,6 +13,7 @@ use spillway_ops::{AdminServer, Metrics, admin, notify};
 use spillway_proto::SiteName;
 use tokio_util::sync::CancellationToken;
 
+use crate::dictionaries::Dictionaries;
 use crate::flows::Flows;
 use crate::memory::Shares;
 use crate::metrics::AgentMetrics;
@@ -169,10 +170,12 @@ pub async fn run_with(config: AgentConfig, patience: Patience, stop: Cancellatio
         // Until a session says otherwise. What is spilled before may be larger than the collector takes: see `Spool::read`.
         largest_raw: spillway_proto::limits::MAX_FRAME_RAW_BYTES,
     };
+    let dictionaries = Arc::new(Dictionaries::default());
     let settings = Settings {
         limits,
         compression_level: config.link.compression_level.fixed(),
         compression_memory: shares.compressor_bytes,
+        dictionaries: Arc::clone(&dictionaries),
         budget: Arc::clone(&budget),
         metrics: metrics.clone(),
         flow_of: Arc::clone(&flows.of),
@@ -183,6 +186,7 @@ pub async fn run_with(config: AgentConfig, patience: Patience, stop: Cancellatio
     let survey = Survey::start(inquirer, config.topics.clone()).map_err(StartError::Thread)?;
     let listening = admin.as_ref().map(AdminServer::address);
     let on_ready: Box<dyn FnOnce() + Send> = Box::new(move || notify::ready("spillway-agent", listening, None));
-    let parts = Parts { config, flows, link, consumer, source, survey, budget, spill, plan, metrics, board, on_ready: Some(on_ready) };
+    let on_ready = Some(on_ready);
+    let parts = Parts { config, flows, link, consumer, source, survey, budget, dictionaries, spill, plan, metrics, board, on_ready };
     Ok(Box::pin(runner::run(parts, stop)).await?)
 }

@@ -16,6 +16,7 @@ use spillway_proto::frame::EncodedFrame;
 use spillway_proto::{Lane, Offset};
 use tokio::sync::mpsc;
 
+use crate::dictionaries::Dictionaries;
 use crate::metrics::AgentMetrics;
 
 mod assignment;
@@ -116,6 +117,8 @@ pub struct Settings {
     pub limits: FrameLimits,
     /// zstd level; `None` leaves it to the policy ([`spillway_agent_core::compression`]).
     pub compression_level: Option<i32>,
+    /// Where new dictionaries go.
+    pub dictionaries: Arc<Dictionaries>,
     /// Most bytes of zstd's tables.
     pub compression_memory: usize,
     /// Bytes for frames that are not acknowledged.
@@ -167,7 +170,8 @@ impl Source {
     pub fn start(consumer: Arc<SiteConsumer>, settings: Settings) -> Result<Self, Error> {
         let (commands, commands_in) = mpsc::channel(MAX_COMMANDS);
         let (events_out, events) = mpsc::channel(MAX_EVENTS);
-        let compression = Compression::new(settings.compression_level, settings.compression_memory, settings.metrics.clone());
+        let (level, memory) = (settings.compression_level, settings.compression_memory);
+        let compression = Compression::new(level, memory, settings.metrics.clone(), Arc::clone(&settings.dictionaries));
         let compression = compression.map_err(Error::Compression)?;
         let run = move || reader::run(&consumer, settings, compression, commands_in, &events_out);
         std::thread::Builder::new().name("source".to_owned()).spawn(run).map_err(Error::Thread)?;

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use spillway_agent_core::spool::{Holdings, SpoolLimits};
 use spillway_config::{AgentConfig, SpillConfig};
+use spillway_proto::frame::Translator;
+use spillway_proto::message;
 use spillway_spill::admission::Limits;
 use spillway_spill::commit::CommitLimits;
 use spillway_spill::keeper::{Keeper, KeeperLimits};
@@ -38,6 +40,9 @@ pub enum Error {
         /// Why not.
         source: StoreError,
     },
+    /// zstd has no memory.
+    #[error("cannot set up compression for the spill")]
+    Compression(#[source] std::io::Error),
     /// No thread.
     #[error("cannot start the spill's thread")]
     Thread(#[source] std::io::Error),
@@ -105,5 +110,6 @@ pub fn open(config: &AgentConfig, shares: &Shares, flows: &Flows) -> Result<Opti
     let limits = SpoolLimits { after_bytes: spill.after_bytes.as_usize(), after: spill.after, drain_bytes: shares.drain_bytes };
     let keeper = keeper.map_err(Error::Thread)?;
     let classes = flows.spill.clone();
-    Ok(Some(SpillParts { events, keeper, holds, partitions, usage, max_bytes, limits, classes }))
+    let translator = Translator::new(message::VERSION).map_err(Error::Compression)?;
+    Ok(Some(SpillParts { events, keeper, holds, partitions, usage, max_bytes, limits, classes, translator }))
 }

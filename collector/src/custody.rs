@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use prometheus_client::metrics::gauge::Gauge;
+use spillway_proto::dictionary::{Dictionary, DictionaryId};
 use spillway_proto::frame::Frame;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -108,6 +109,18 @@ impl HeldFrame {
     /// A frame, the lease of its bytes, its place among the frames held.
     pub fn new(frame: Frame, lease: Lease, place: Place) -> Self {
         Self { frame, _lease: lease, _place: place }
+    }
+}
+
+impl HeldFrame {
+    /// The dictionary that the frame cannot be opened without.
+    pub fn missing_dictionary(&self) -> Option<DictionaryId> {
+        self.frame.missing_dictionary()
+    }
+
+    /// Attaches it.
+    pub fn attach(&mut self, dictionary: Arc<Dictionary>) {
+        self.frame.attach(dictionary);
     }
 }
 

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::centre::Centre;
 use crate::centre::topics::{self, Topics};
 use crate::metrics::Meters;
+use crate::session::dictionaries::Dictionaries;
 use crate::session::handshake::{self, Rejected};
 use crate::session::refusals::Refusals;
 use crate::session::registry::Registry;
@@ -88,6 +89,7 @@ impl Server {
             max_frame_bytes: config.session.max_frame_bytes.as_usize(),
             max_inflight_bytes: config.session.max_inflight_bytes.as_usize(),
             shutdown_deadline: config.shutdown.deadline,
+            dictionaries: Dictionaries::default(),
             shutdown: CancellationToken::new(),
         });
         let ready = Arc::new(AtomicBool::new(false));

@@ -3,6 +3,7 @@
 use quinn::{ApplicationClose, ConnectionClose, ConnectionError, TransportErrorCode, VarInt};
 use spillway_link::explain::{Side, explain};
 use spillway_proto::codec::{DecodeError, Reader, put_varint, put_zigzag};
+use spillway_proto::dictionary::MAX_DICTIONARY_BYTES;
 use spillway_proto::limits;
 use spillway_proto::message::{AgentMessage, CollectorMessage, MessageBuffer, ResumePoint, negotiate};
 
@@ -62,6 +63,7 @@ fn agent(bytes: &[u8], bound: usize) {
             }
         }
         AgentMessage::Open(open) => assert!(open.source.partition.index() < open.partition_count),
+        AgentMessage::Dictionary(dictionary) => assert!(dictionary.bytes().len() <= MAX_DICTIONARY_BYTES),
         AgentMessage::CloseLane(_) | AgentMessage::Flush | AgentMessage::SettingsReport(_) => {}
     }
     same(bytes, |out| message.encode(out));

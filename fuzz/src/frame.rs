@@ -50,7 +50,9 @@ fn open(frame: &Frame) {
 fn open_with(frame: &Frame, Tools { compressor, decompressor }: &mut Tools) {
     let most = match frame.codec() {
         Codec::Stored | Codec::Zstd => frame.raw_length(),
-        Codec::Columns => 2 * frame.raw_length() + columns::MAX_MARKS * MARK_BYTES + columns::MAX_TEMPLATES * TEMPLATE_BYTES,
+        Codec::Columns | Codec::ColumnsWithDictionary => {
+            2 * frame.raw_length() + columns::MAX_MARKS * MARK_BYTES + columns::MAX_TEMPLATES * TEMPLATE_BYTES
+        }
     };
     let Ok(body) = bounded(most, || frame.open(decompressor)) else { return };
     let mut again = FrameBuilder::new();

@@ -84,6 +84,9 @@ pub enum DecodeError {
         /// What they should carry.
         computed: u32,
     },
+    /// The body names a dictionary that is not there.
+    #[error("dictionary {0:08x} is not there")]
+    Dictionary(u32),
     /// zstd refused the body.
     #[error("zstd: {0}")]
     Zstd(String),

@@ -3,16 +3,21 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use zstd::zstd_safe::CParameter;
 
 use crate::codec::DecodeError;
 use crate::columns::{self, Packer};
+use crate::dictionary::{Dictionary, DictionaryId};
 use crate::frame::Section;
 
 mod habit;
+mod trained;
 
 use habit::Habits;
+pub use trained::MAX_TRAINED;
+use trained::Trained;
 
 /// How a frame's body is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,6 +28,8 @@ pub enum Codec {
     Zstd,
     /// Turned into [`columns`], then one zstd frame. From version 2 of the protocol on.
     Columns,
+    /// The id of a dictionary, four bytes big-endian, then the same with it. From version 2 on.
+    ColumnsWithDictionary,
 }
 
 impl Codec {
@@ -32,6 +39,7 @@ impl Codec {
             Self::Stored => 0,
             Self::Zstd => 1,
             Self::Columns => 2,
+            Self::ColumnsWithDictionary => 3,
         }
     }
 
@@ -44,15 +52,21 @@ impl Codec {
             0 => Ok(Self::Stored),
             1 => Ok(Self::Zstd),
             2 => Ok(Self::Columns),
+            3 => Ok(Self::ColumnsWithDictionary),
             _ => Err(DecodeError::Unknown { what: "codec", value: u64::from(code) }),
         }
+    }
+
+    /// What it is as a habit: whether there is a dictionary is known anyway.
+    fn habitual(self) -> Self {
+        if self == Self::ColumnsWithDictionary { Self::Columns } else { self }
     }
 
     /// The oldest version of the protocol that has the codec.
     pub fn since(self) -> u8 {
         match self {
             Self::Stored | Self::Zstd => 1,
-            Self::Columns => 2,
+            Self::Columns | Self::ColumnsWithDictionary => 2,
         }
     }
 }
@@ -71,6 +85,9 @@ pub struct Compressor {
     packer: Packer,
     kind: usize,
     habits: Vec<Habits>,
+    dictionaries: bool,
+    trained: Trained,
+    made: Option<Arc<Dictionary>>,
 }
 
 impl Compressor {
@@ -89,7 +106,17 @@ impl Compressor {
     pub fn with_memory(level: i32, memory_bytes: usize) -> Result<Self, std::io::Error> {
         let mut context = zstd::bulk::Compressor::new(level)?;
         context.set_parameter(CParameter::WindowLog(window_log(memory_bytes)))?;
-        Ok(Self { context, level, columns: false, packer: Packer::new(), kind: 0, habits: vec![Habits::default()] })
+        Ok(Self {
+            context,
+            level,
+            columns: false,
+            packer: Packer::new(),
+            kind: 0,
+            habits: vec![Habits::default()],
+            dictionaries: false,
+            trained: Trained::default(),
+            made: None,
+        })
     }
 
     /// Changes the level.
@@ -114,6 +141,17 @@ impl Compressor {
         self.columns = allowed;
     }
 
+    /// Says whether columns may name dictionaries. Take each new one by [`Self::take_dictionary`] after each frame, and keep it as long as a frame may
+    /// name it; at most [`MAX_TRAINED`] are made.
+    pub fn allow_dictionaries(&mut self, allowed: bool) {
+        self.dictionaries = allowed;
+    }
+
+    /// The dictionary that the frames after the last one may name, if it is new.
+    pub fn take_dictionary(&mut self) -> Option<Arc<Dictionary>> {
+        self.made.take()
+    }
+
     /// Says which kind of frames comes next: what was found out about the data is remembered for each of [`MAX_KINDS`]. Further ones share the last.
     pub fn turn_to(&mut self, kind: usize) {
         self.kind = kind.min(MAX_KINDS - 1);
@@ -128,19 +166,31 @@ impl Compressor {
         let columns = self.columns && self.level >= COLUMNS_LEVEL;
         let size = habit::size_of(raw);
         let plan = self.habits.get(self.kind).copied().unwrap_or_default().of(size).plan(columns, raw);
-        let packed = if plan.columns { self.columns(sections, raw) } else { None };
+        let packed = if plan.columns { self.columns(sections, raw, plan.trial) } else { None };
         let rows = if plan.rows || (plan.columns && packed.is_none()) { self.context.compress(raw).ok() } else { None };
-        let best = [(Codec::Columns, packed), (Codec::Zstd, rows)].into_iter().filter_map(|(codec, body)| Some((codec, body?)));
+        let best = packed.into_iter().chain(rows.map(|body| (Codec::Zstd, body)));
         let best = best.min_by_key(|(_, body)| body.len()).filter(|(_, body)| body.len() < raw.len() - raw.len() / 16);
         if let Some(habits) = self.habits.get_mut(self.kind) {
-            habits.learn(size, plan, best.as_ref().map_or(Codec::Stored, |(codec, _)| *codec));
+            habits.learn(size, plan, best.as_ref().map_or(Codec::Stored, |(codec, _)| codec.habitual()));
         }
         best.unwrap_or_else(|| (Codec::Stored, raw.to_vec()))
     }
 
-    fn columns(&mut self, sections: &[Section], raw: &[u8]) -> Option<Vec<u8>> {
+    /// The columns compressed, with a dictionary where that makes them smaller.
+    fn columns(&mut self, sections: &[Section], raw: &[u8], trial: bool) -> Option<(Codec, Vec<u8>)> {
         let packed = self.packer.pack(sections, raw)?;
-        self.context.compress(packed).ok()
+        let with = if self.dictionaries { self.trained.compress(packed, raw.len(), self.level) } else { None };
+        let with = with.map(|(dictionary, body)| (Codec::ColumnsWithDictionary, [&dictionary.id().0.to_be_bytes()[..], &body].concat()));
+        // Whether the dictionary is still of use is seen at trials only.
+        let without = if trial || with.is_none() { self.context.compress(packed).ok() } else { None };
+        if let (Some((_, with)), Some(without)) = (&with, &without) {
+            self.trained.compared(without.len(), with.len());
+        }
+        if self.dictionaries {
+            self.made = self.trained.learn(packed, raw.len(), self.level).or_else(|| self.made.take());
+        }
+        let without = without.map(|body| (Codec::Columns, body));
+        [with, without].into_iter().flatten().min_by_key(|(_, body)| body.len())
     }
 }
 
@@ -164,6 +214,7 @@ const MAX_WINDOW_LOG: u32 = 27;
 /// Decompresses bodies; keeps zstd's working memory between calls.
 pub struct Decompressor {
     context: zstd::bulk::Decompressor<'static>,
+    dictionary: Option<(DictionaryId, zstd::bulk::Decompressor<'static>)>,
 }
 
 impl Decompressor {
@@ -172,22 +223,25 @@ impl Decompressor {
     /// # Errors
     /// When zstd cannot allocate its context.
     pub fn new() -> Result<Self, std::io::Error> {
-        Ok(Self { context: zstd::bulk::Decompressor::new()? })
+        Ok(Self { context: zstd::bulk::Decompressor::new()?, dictionary: None })
     }
 
     /// Restores the rows of `sections`, whose length together is known from the frame's header, which was checked against the session's limit.
     ///
     /// # Errors
-    /// When the body is not what the codec says, or the rows' length is not exactly `raw_length`. At most `raw_length` bytes are ever allocated for
-    /// rows, as many for columns, and what [`columns::unpack`] says.
-    pub fn decompress(&mut self, codec: Codec, sections: &[Section], body: &[u8], raw_length: usize) -> Result<Vec<u8>, DecodeError> {
-        let raw = match codec {
-            Codec::Stored => Cow::Borrowed(body),
-            Codec::Zstd | Codec::Columns => {
-                Cow::Owned(self.context.decompress(body, raw_length).map_err(|error| DecodeError::Zstd(error.to_string()))?)
+    /// When the body is not what the codec says, the rows' length is not exactly `raw_length`, or the dictionary is not the one that the body names.
+    /// At most `raw_length` bytes are ever allocated for rows, as many for columns, and what [`columns::unpack`] says.
+    pub fn decompress(&mut self, body: &Body<'_>, sections: &[Section], raw_length: usize) -> Result<Vec<u8>, DecodeError> {
+        let raw = match body.codec {
+            Codec::Stored => Cow::Borrowed(body.bytes),
+            Codec::Zstd | Codec::Columns => Cow::Owned(plain(&mut self.context, body.bytes, raw_length)?),
+            Codec::ColumnsWithDictionary => {
+                let (id, packed) = named(body.bytes)?;
+                let dictionary = body.dictionary.filter(|dictionary| dictionary.id() == id).ok_or(DecodeError::Dictionary(id.0))?;
+                Cow::Owned(plain(self.context_with(dictionary)?, packed, raw_length)?)
             }
         };
-        if codec == Codec::Columns {
+        if matches!(body.codec, Codec::Columns | Codec::ColumnsWithDictionary) {
             return columns::unpack(&raw, sections, raw_length);
         }
         if raw.len() != raw_length {
@@ -195,6 +249,37 @@ impl Decompressor {
         }
         Ok(raw.into_owned())
     }
+
+    /// The context that has the dictionary; made when the first one is needed.
+    fn context_with(&mut self, dictionary: &Dictionary) -> Result<&mut zstd::bulk::Decompressor<'static>, DecodeError> {
+        let refused = |error: std::io::Error| DecodeError::Zstd(error.to_string());
+        if self.dictionary.as_ref().is_none_or(|(id, _)| *id != dictionary.id()) {
+            let context = zstd::bulk::Decompressor::with_dictionary(dictionary.bytes()).map_err(refused)?;
+            self.dictionary = Some((dictionary.id(), context));
+        }
+        self.dictionary.as_mut().map(|(_, context)| context).ok_or_else(|| DecodeError::Dictionary(dictionary.id().0))
+    }
+}
+
+/// A body as it is stored.
+#[derive(Debug, Clone, Copy)]
+pub struct Body<'a> {
+    /// How.
+    pub codec: Codec,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// The dictionary, where one is at hand.
+    pub dictionary: Option<&'a Dictionary>,
+}
+
+/// The dictionary that a body of [`Codec::ColumnsWithDictionary`] names, and what is behind its name.
+pub(crate) fn named(body: &[u8]) -> Result<(DictionaryId, &[u8]), DecodeError> {
+    let (id, rest) = body.split_first_chunk().ok_or(DecodeError::Truncated { what: "dictionary id", at: 0 })?;
+    Ok((DictionaryId(u32::from_be_bytes(*id)), rest))
+}
+
+fn plain(context: &mut zstd::bulk::Decompressor<'_>, body: &[u8], most: usize) -> Result<Vec<u8>, DecodeError> {
+    context.decompress(body, most).map_err(|error| DecodeError::Zstd(error.to_string()))
 }
 
 impl fmt::Debug for Compressor {

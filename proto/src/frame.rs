@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! u8      format = 1
-//! u8      codec: 0 stored, 1 zstd, 2 columns and zstd
+//! u8      codec: 0 stored, 1 zstd, 2 columns and zstd, 3 the same with a dictionary
 //! varint  number of sections, 1 to 4096
 //!         sections, each: varint lane, u8 kind, then
 //!           0 data   varint first, varint span (next − first), varint records, varint raw length
@@ -14,10 +14,13 @@
 //! ```
 //! The header stays uncompressed so that a collector can order frames without decompressing them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::codec::{DecodeError, Reader, put_bytes, put_varint};
-use crate::compress::{Codec, Compressor, Decompressor};
+use crate::compress::{self, Body, Codec, Compressor, Decompressor};
+use crate::dictionary::{Dictionary, DictionaryId};
 use crate::limits;
 use crate::record::{RecordReader, RecordWriter};
 use crate::types::{Lane, NextOffset};
@@ -155,6 +158,7 @@ pub struct Frame {
     codec: Codec,
     raw_length: usize,
     body: Bytes,
+    dictionary: Option<Arc<Dictionary>>,
     wire_length: usize,
 }
 
@@ -195,7 +199,7 @@ impl Frame {
             return Err(DecodeError::Mismatch { what: "stored body length", left: body_length as u64, right: raw_length as u64 });
         }
         let body = bytes.slice(start..start + body_length);
-        Ok(Self { sections, codec, raw_length, body, wire_length: bytes.len() })
+        Ok(Self { sections, codec, raw_length, body, dictionary: None, wire_length: bytes.len() })
     }
 
     /// The sections in order.
@@ -218,6 +222,19 @@ impl Frame {
         self.body.len()
     }
 
+    /// The dictionary that the body names and that was not attached yet; without it the body cannot be opened.
+    pub fn missing_dictionary(&self) -> Option<DictionaryId> {
+        if self.codec != Codec::ColumnsWithDictionary || self.dictionary.is_some() {
+            return None;
+        }
+        compress::named(&self.body).ok().map(|(id, _)| id)
+    }
+
+    /// Attaches the dictionary that the body names.
+    pub fn attach(&mut self, dictionary: Arc<Dictionary>) {
+        self.dictionary = Some(dictionary);
+    }
+
     /// How the body is stored.
     pub fn codec(&self) -> Codec {
         self.codec
@@ -236,7 +253,8 @@ impl Frame {
     /// # Errors
     /// When it is not what the header says.
     pub fn open(&self, decompressor: &mut Decompressor) -> Result<RawBody, DecodeError> {
-        let bytes = decompressor.decompress(self.codec, &self.sections, &self.body, self.raw_length)?;
+        let body = Body { codec: self.codec, bytes: &self.body, dictionary: self.dictionary.as_deref() };
+        let bytes = decompressor.decompress(&body, &self.sections, self.raw_length)?;
         Ok(RawBody { bytes })
     }
 }

@@ -10,6 +10,7 @@
 //! | [`record`] | records inside a section's bytes |
 //! | [`columns`] | rows to columns, which compress better, and back |
 //! | [`compress`] | the one place that compresses and decompresses |
+//! | [`dictionary`] | what small frames have in common, held at both ends |
 //! | [`close`] | why a connection was closed, and what to do about it |
 //! | [`progress`] | keys and values of `spillway-progress.internal` |
 //! | [`mm2`] | MirrorMaker 2's bytes |
@@ -21,6 +22,7 @@ pub mod close;
 pub mod codec;
 pub mod columns;
 pub mod compress;
+pub mod dictionary;
 pub mod frame;
 pub mod limits;
 pub mod message;

@@ -1,13 +1,17 @@
 //! Columns: what was packed is unpacked as it was; what was damaged is refused, and never a panic or a byte too many.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use spillway_proto::codec::DecodeError;
 use spillway_proto::columns::{MAX_MARKS, MAX_TEMPLATES, Packer, unpack};
-use spillway_proto::compress::{COLUMNS_LEVEL, Codec, Compressor, Decompressor};
+use spillway_proto::compress::{Body, COLUMNS_LEVEL, Codec, Compressor, Decompressor};
+use spillway_proto::dictionary::{Dictionary, MAX_DICTIONARY_BYTES};
 use spillway_proto::frame::{Frame, FrameBuilder, Section, SectionKind};
 use spillway_proto::record::RecordWriter;
 use spillway_proto::{Lane, NextOffset, Offset};
@@ -73,8 +77,9 @@ fn builder(sections: &[Vec<Record>]) -> FrameBuilder {
 fn rows(sections: &[Vec<Record>]) -> (Vec<Section>, Vec<u8>) {
     let encoded = builder(sections).encode(&mut Compressor::new(1).unwrap());
     let frame = Frame::decode(encoded.bytes.clone(), 1 << 20).unwrap();
-    let bytes = Decompressor::new().unwrap();
-    let rows = { bytes }.decompress(frame.codec(), frame.sections(), &body(&encoded.bytes), frame.raw_length()).unwrap();
+    let body = body(&encoded.bytes);
+    let body = Body { codec: frame.codec(), bytes: &body, dictionary: None };
+    let rows = Decompressor::new().unwrap().decompress(&body, frame.sections(), frame.raw_length()).unwrap();
     (frame.sections().to_vec(), rows)
 }
 
@@ -235,7 +240,9 @@ fn the_kept_columns_are_read_as_what_they_were() {
     let frame = builder(&kept()).encode(&mut compressor).bytes;
     if std::env::var_os("SPILLWAY_BLESS").is_some() {
         let columns = packed(&sections, &rows).unwrap();
-        std::fs::write(PATH, line("columns", &columns) + &line("frame.columns", &frame)).unwrap();
+        let (dictionary, named) = trained();
+        let lines = [("columns", &columns[..]), ("frame.columns", &frame), ("dictionary", &dictionary), ("frame.dictionary", &named)];
+        std::fs::write(PATH, lines.map(|(name, bytes)| line(name, bytes)).concat()).unwrap();
     }
     let text = std::fs::read_to_string(PATH).unwrap();
     let found = |name: &str| -> Vec<u8> {
@@ -249,4 +256,92 @@ fn the_kept_columns_are_read_as_what_they_were() {
     let opened = kept.open(&mut Decompressor::new().unwrap()).unwrap();
     let count = (0..sections.len()).map(|index| opened.records(&kept, index).map(Result::unwrap).count()).sum::<usize>();
     assert_eq!(count, 30);
+
+    let mut named = Frame::decode(found("frame.dictionary").into(), 1 << 20).unwrap();
+    let dictionary = Dictionary::new(found("dictionary").into()).unwrap();
+    assert_eq!((named.codec(), named.missing_dictionary()), (Codec::ColumnsWithDictionary, Some(dictionary.id())));
+    named.attach(Arc::new(dictionary));
+    let opened = named.open(&mut Decompressor::new().unwrap()).unwrap();
+    let plain = Frame::decode(small("pressure", 7).encode(&mut Compressor::new(1).unwrap()).bytes, 1 << 20).unwrap();
+    assert!(opened.records(&named, 0).eq(plain.open(&mut Decompressor::new().unwrap()).unwrap().records(&plain, 0)));
+}
+
+/// A dictionary, and the frame of [`small`] that names it.
+fn trained() -> (Vec<u8>, Vec<u8>) {
+    let mut compressor = Compressor::new(COLUMNS_LEVEL).unwrap();
+    compressor.allow_columns(true);
+    compressor.allow_dictionaries(true);
+    let made = (0..10_000).find_map(|number| {
+        small("pressure", number).encode(&mut compressor);
+        compressor.take_dictionary()
+    });
+    (made.unwrap().bytes().to_vec(), small("pressure", 7).encode(&mut compressor).bytes.to_vec())
+}
+
+/// Small frames, one after the other, of a shape that `name` has a part in.
+fn small(name: &str, number: u32) -> FrameBuilder {
+    let record = |n: u32| Record {
+        hole: 0,
+        timestamp: 1_700_000_000_000 + i64::from(n),
+        key: Some(format!("{name}-{}", n % 7).into_bytes()),
+        value: Some(
+            format!(r#"{{"sensor":"{name}","seq":{n},"{name}_value":{}.{:02},"quality":"good"}}"#, n * 31 % 90, n * 17 % 100).into_bytes(),
+        ),
+        headers: vec![],
+    };
+    builder(&[(number * 8..number * 8 + 8).map(record).collect()])
+}
+
+#[test]
+fn small_frames_get_smaller_with_a_dictionary_and_another_one_when_it_has_aged() {
+    let mut compressor = Compressor::new(COLUMNS_LEVEL).unwrap();
+    compressor.allow_columns(true);
+    compressor.allow_dictionaries(true);
+    let mut decompressor = Decompressor::new().unwrap();
+    let mut dictionaries = BTreeMap::new();
+    let (mut before, mut after) = (0, 0);
+    for number in 0..6000 {
+        let name = if number < 3000 { "temperature" } else { "a_quite_different_thing" };
+        let encoded = small(name, number).encode(&mut compressor);
+        let mut frame = Frame::decode(encoded.bytes.clone(), 1 << 20).unwrap();
+        match frame.missing_dictionary() {
+            Some(id) => {
+                let error = frame.open(&mut decompressor).unwrap_err();
+                assert_eq!(error, DecodeError::Dictionary(id.0));
+                frame.attach(Arc::clone(&dictionaries[&id]));
+                after += usize::from(number < 3000) * encoded.bytes.len();
+            }
+            None => before = encoded.bytes.len(),
+        }
+        let plain = small(name, number).encode(&mut Compressor::new(1).unwrap());
+        let plain = Frame::decode(plain.bytes, 1 << 20).unwrap();
+        let (rows, plain_rows) = (frame.open(&mut decompressor).unwrap(), plain.open(&mut Decompressor::new().unwrap()).unwrap());
+        assert!(rows.records(&frame, 0).eq(plain_rows.records(&plain, 0)));
+        if let Some(made) = compressor.take_dictionary() {
+            dictionaries.insert(made.id(), made);
+        }
+        if number == 2999 {
+            assert_eq!(dictionaries.len(), 1);
+            // Of 3,000 frames some 2,500 named it.
+            assert!(after > 0 && after / 2000 < before * 3 / 4, "{after} bytes of more than 2000 frames, {before} of one before");
+        }
+    }
+    assert!((2..10).contains(&dictionaries.len()), "{} dictionaries", dictionaries.len());
+}
+
+#[test]
+fn a_dictionary_that_is_none_or_another_one_is_refused() {
+    assert!(Dictionary::new(vec![0; MAX_DICTIONARY_BYTES + 1].into()).is_err());
+    let other = Dictionary::new(b"any bytes at all".to_vec().into()).unwrap();
+    let kind = SectionKind::Data { first: NextOffset::ZERO, next: NextOffset::new(9).unwrap(), records: 1, raw_length: 99 };
+    let sections = [Section { lane: Lane(0), kind }];
+    let mut decompressor = Decompressor::new().unwrap();
+    let mut open = |bytes: &[u8], dictionary| {
+        let body = Body { codec: Codec::ColumnsWithDictionary, bytes, dictionary };
+        decompressor.decompress(&body, &sections, 99).unwrap_err()
+    };
+    assert_eq!(open(&[0, 0, 0, 7, 1, 2], Some(&other)), DecodeError::Dictionary(7));
+    assert!(matches!(open(&[0, 0, 7], Some(&other)), DecodeError::Truncated { .. }));
+    let named = [&other.id().0.to_be_bytes()[..], b"no zstd"].concat();
+    assert!(matches!(open(&named, Some(&other)), DecodeError::Zstd(_)));
 }

@@ -9,6 +9,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use spillway_proto::compress::{Compressor, Decompressor};
+use spillway_proto::dictionary::{Dictionary, DictionaryId};
 use spillway_proto::frame::{EncodedFrame, Frame, FrameBuilder, GapReason, SectionKind};
 use spillway_proto::message::{
     AgentMessage, CollectorMessage, Hello, Hold, HoldReason, MessageBuffer, OpenLane, ResumePoint, Settings, SettingsOutcome,
@@ -42,6 +43,7 @@ fn agent_messages() -> Vec<(&'static str, AgentMessage)> {
         ("agent.close_lane", AgentMessage::CloseLane(Lane(300))),
         ("agent.flush", AgentMessage::Flush),
         ("agent.settings_report", AgentMessage::SettingsReport(report)),
+        ("agent.dictionary", AgentMessage::Dictionary(Dictionary::new(b"press-machine-quality".to_vec().into()).unwrap())),
         ("agent.ignorable", AgentMessage::Ignored(0x7f)),
     ]
 }
@@ -62,6 +64,7 @@ fn collector_messages() -> Vec<(&'static str, CollectorMessage)> {
         ("collector.retry", CollectorMessage::Retry(Lane(2))),
         ("collector.settings", CollectorMessage::Settings(settings)),
         ("collector.settings_seen", CollectorMessage::SettingsSeen(revision(""))),
+        ("collector.want_dictionary", CollectorMessage::WantDictionary(DictionaryId(0x0102_abcd))),
         ("collector.ignorable", CollectorMessage::Ignored(0xc0)),
     ]
 }

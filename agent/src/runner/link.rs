@@ -175,6 +175,14 @@ impl Runner {
             }
             CollectorMessage::Hold(hold) => self.on_hold(hold, now)?,
             CollectorMessage::Retry(lane) => self.on_retry(lane),
+            CollectorMessage::WantDictionary(id) => match (self.parts.dictionaries.find(id), &self.session) {
+                (Some(dictionary), Some(session)) => {
+                    tracing::debug!(id = id.0, bytes = dictionary.bytes().len(), "the collector gets a dictionary");
+                    session.say(AgentMessage::Dictionary((*dictionary).clone()));
+                }
+                // Frames name what is here; whoever asks for anything else gets no answer.
+                _ => tracing::warn!(id = id.0, "the collector wants a dictionary that was never made"),
+            },
             // A second welcome changes nothing: the first one's terms hold.
             CollectorMessage::Settings(settings) => self.on_settings(settings),
             CollectorMessage::Welcome(_) | CollectorMessage::SettingsSeen(_) | CollectorMessage::Ignored(_) => {}

@@ -10,7 +10,7 @@ use spillway_agent_core::transit::{LineRate, Transit};
 use spillway_config::LinkConfig;
 use spillway_link::LinkClient;
 
-use super::upkeep::translated;
+use super::translate::translated;
 use super::{Error, Runner};
 use crate::session::{MAX_SENDING, Session};
 use crate::source::Command;
@@ -117,7 +117,7 @@ impl Runner {
             room.urgent &= self.sending.waiting[0] < MAX_SENDING && self.parts.plan.is_open_for(0);
             room.others &= self.sending.waiting[1] < MAX_SENDING && self.parts.plan.is_open_for(1);
             if let Some(translator) = &mut self.translator {
-                self.ledger.adapt_next(|bytes| translated(translator, bytes));
+                self.ledger.adapt_next(|bytes| translated(translator, &self.parts.dictionaries, bytes));
             }
             let Some(frame) = self.ledger.next_frame_within(room) else {
                 break;

@@ -6,13 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::future::pending;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use spillway_agent_core::forecast::Forecast;
 use spillway_agent_core::lane::{LaneSource, RECORD_TOO_LARGE};
 use spillway_agent_core::spool::{Append, Holdings, ReadEntry, SpoolLimits, Spools};
 use spillway_agent_core::start::LogRange;
-use spillway_proto::frame::{Frame, Section};
+use spillway_proto::frame::{Frame, Section, Translator};
 use spillway_proto::{Lane, NextOffset, TopicPartition, limits};
 use spillway_spill::admission::Full;
 use spillway_spill::entry::{Class, Entry};
@@ -20,7 +21,9 @@ use spillway_spill::keeper::{Command, Event, Keeper};
 use spillway_spill::store::{Release, StoredEntry, Usage};
 use tokio::sync::mpsc;
 
+use super::translate::translated;
 use super::{Error, Runner};
+use crate::dictionaries::Dictionaries;
 use crate::source::{BuiltFrame, FlowOf};
 use crate::survey::Question;
 
@@ -45,6 +48,8 @@ pub struct SpillParts {
     pub limits: SpoolLimits,
     /// The classes of the flows in the spill, by number.
     pub classes: Vec<Class>,
+    /// Makes frames readable without what this process knows.
+    pub translator: Translator,
 }
 
 impl fmt::Debug for SpillParts {
@@ -59,6 +64,8 @@ pub(super) struct Spill {
     // Dropped before the thread, which may wait for room here.
     events: mpsc::Receiver<Event>,
     keeper: Keeper,
+    translator: Translator,
+    dictionaries: Arc<Dictionaries>,
     limits: SpoolLimits,
     /// Commands that the store's thread had no room for, oldest first. Bounded by the budget of frames and the number of partitions.
     waiting: VecDeque<Command>,
@@ -109,12 +116,14 @@ pub(super) async fn next_event(spill: &mut Option<Spill>) -> Option<Event> {
 }
 
 impl Spill {
-    pub(super) fn new(parts: SpillParts, flow_of: &FlowOf) -> Self {
-        let SpillParts { keeper, events, holds, partitions, usage, max_bytes, limits, classes } = parts;
+    pub(super) fn new(parts: SpillParts, flow_of: &FlowOf, dictionaries: Arc<Dictionaries>) -> Self {
+        let SpillParts { keeper, events, holds, partitions, usage, max_bytes, limits, classes, translator } = parts;
         Self {
             spool: Spools::new(limits, classes, &holds, |partition| flow_of(partition.topic.as_str())),
             keeper,
             events,
+            translator,
+            dictionaries,
             limits,
             waiting: VecDeque::new(),
             asked: VecDeque::new(),
@@ -155,6 +164,7 @@ impl Spill {
 
     fn append(&mut self, append: Append) {
         let Append { class, sections, bytes } = append;
+        let bytes = translated(&mut self.translator, &self.dictionaries, &bytes).unwrap_or(bytes);
         for section in &sections {
             if !self.known.contains(&section.partition) {
                 self.known.insert(section.partition.clone());

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use spillway_agent_core::batcher::caught_up_linger;
 use spillway_agent_core::lane::AfterDrain;
 use spillway_agent_core::schedule::Flow;
 use spillway_plan::Why;
 use spillway_proto::compress::Compressor;
-use spillway_proto::frame::{Frame, FrameBuilder, Section, SectionKind, Translator};
+use spillway_proto::frame::{FrameBuilder, Section, SectionKind};
 use spillway_proto::limits;
 use spillway_proto::message::AgentMessage;
 
@@ -184,14 +183,4 @@ impl Runner {
             self.post();
         }
     }
-}
-
-/// A frame for a collector of an older version. One that cannot be read is sent as it is: the collector says what is wrong with it.
-pub(super) fn translated(translator: &mut Translator, bytes: &Bytes) -> Option<Bytes> {
-    // Most need no more than a look at their second byte.
-    if Frame::peek_codec(bytes).is_some_and(|codec| codec.since() <= translator.version()) {
-        return None;
-    }
-    let frame = Frame::decode(bytes.clone(), limits::MAX_FRAME_RAW_BYTES).and_then(|frame| translator.translate(&frame));
-    frame.inspect_err(|error| tracing::error!(%error, "a frame cannot be read again")).ok().flatten().map(|frame| frame.bytes)
 }

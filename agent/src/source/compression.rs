@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
@@ -14,6 +15,7 @@ use spillway_proto::Lane;
 use spillway_proto::compress::{Codec, Compressor};
 use spillway_proto::frame::{EncodedFrame, FrameBuilder};
 
+use crate::dictionaries::Dictionaries;
 use crate::metrics::{AgentMetrics, TopicLabels};
 
 /// The compressor, its level, and the topics' figures.
@@ -21,6 +23,7 @@ pub(super) struct Compression {
     compressor: Compressor,
     levels: Levels,
     metrics: AgentMetrics,
+    dictionaries: Arc<Dictionaries>,
     /// Of the lanes that are read.
     lanes: HashMap<Lane, Meters>,
 }
@@ -42,11 +45,12 @@ impl fmt::Debug for Compression {
 
 impl Compression {
     /// `fixed` is the configuration's level; `None` leaves it to the policy. zstd's tables take at most `memory_bytes`.
-    pub(super) fn new(fixed: Option<i32>, memory_bytes: usize, metrics: AgentMetrics) -> io::Result<Self> {
+    pub(super) fn new(fixed: Option<i32>, memory_bytes: usize, metrics: AgentMetrics, dictionaries: Arc<Dictionaries>) -> io::Result<Self> {
         let levels = Levels::new(fixed, Instant::now());
         let mut compressor = Compressor::with_memory(levels.level(), memory_bytes)?;
         compressor.allow_columns(true);
-        Ok(Self { compressor, levels, metrics, lanes: HashMap::new() })
+        compressor.allow_dictionaries(true);
+        Ok(Self { compressor, levels, metrics, dictionaries, lanes: HashMap::new() })
     }
 
     /// From now on frames may hold records of the lane.
@@ -69,6 +73,7 @@ impl Compression {
     /// Makes bodies that version `version` of the protocol knows.
     pub(super) fn speak(&mut self, version: u8) {
         self.compressor.allow_columns(version >= Codec::Columns.since());
+        self.compressor.allow_dictionaries(version >= Codec::ColumnsWithDictionary.since());
     }
 
     /// Takes in what is known of the line.
@@ -85,6 +90,10 @@ impl Compression {
         self.compressor.turn_to(kind);
         let before = processor_time();
         let frame = builder.encode(&mut self.compressor);
+        if let Some(dictionary) = self.compressor.take_dictionary() {
+            tracing::debug!(id = dictionary.id().0, bytes = dictionary.bytes().len(), "trained a dictionary");
+            self.dictionaries.add(dictionary);
+        }
         let took = processor_time().saturating_sub(before);
         self.levels.encoded(frame.raw_length, frame.bytes.len(), took);
         self.tell(&frame, took);
@@ -140,7 +149,7 @@ mod tests {
     #[test]
     fn topics_share_what_a_frame_took_by_their_raw_bytes() {
         let metrics = AgentMetrics::register(&mut spillway_ops::Metrics::new("test"));
-        let mut compression = Compression::new(Some(6), LEAST_MEMORY_BYTES, metrics.clone()).unwrap();
+        let mut compression = Compression::new(Some(6), LEAST_MEMORY_BYTES, metrics.clone(), Arc::default()).unwrap();
         for (lane, topic) in [(1, "a"), (2, "b"), (3, "a")] {
             compression.know(Lane(lane), topic);
         }

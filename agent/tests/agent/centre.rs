@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use spillway_link::{Identity, IdentityFiles, LinkServer, LinkSettings, Role};
 use spillway_proto::compress::Codec;
+use spillway_proto::dictionary::{Dictionary, DictionaryId};
 use spillway_proto::frame::GapReason;
 use spillway_proto::message::{self, CollectorMessage, Settings, SettingsReport, revision};
 use spillway_proto::{CloseCode, Lane, TopicId};
@@ -38,6 +39,9 @@ pub(crate) struct State {
     withhold_acks: bool,
     raw_bytes: u64,
     version: u8,
+    dictionaries: BTreeMap<DictionaryId, Arc<Dictionary>>,
+    /// Dictionaries asked for.
+    pub(crate) dictionaries_asked: usize,
     /// Codecs of the data frames that came, by the version of the session.
     pub(crate) codecs: BTreeMap<u8, Vec<Codec>>,
     away: bool,
@@ -161,6 +165,11 @@ impl Centre {
     /// Speaks this version from the next session on.
     pub(crate) fn speak(&self, version: u8) {
         lock(&self.state).version = version;
+    }
+
+    /// As a collector that was restarted.
+    pub(crate) fn forget_dictionaries(&self) {
+        lock(&self.state).dictionaries.clear();
     }
 
     pub(crate) fn refuse(&self, topic: &str, partition: u32, offset: Option<u64>) {

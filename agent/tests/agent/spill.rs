@@ -257,3 +257,57 @@ async fn an_older_collector_gets_what_was_spilled_for_a_newer_one_as_it_knows_it
         assert!(state.values("telemetry", partition) == site.values("telemetry", partition), "telemetry-{partition} differs");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dictionaries_are_asked_for_and_nothing_in_the_spill_needs_one() {
+    let (centre, mut site) = begin(&[("telemetry", 3)]).await;
+    let agent = site.agent(SOON);
+    let mut records = 0;
+    let with = |centre: &Centre| {
+        let codecs = &centre.state().codecs;
+        codecs.get(&2).map_or(0, |codecs| codecs.iter().filter(|codec| **codec == Codec::ColumnsWithDictionary).count())
+    };
+    // Until one is trained: from small frames only, so a few at a time.
+    while with(&centre) < 20 {
+        assert!(records < 100_000, "no dictionary from {records} records");
+        for _ in 0..20 {
+            site.produce_json("telemetry", 30);
+            records += 30;
+        }
+        centre.wait("the records so far", |state| state.records() == records).await;
+    }
+    let asked = centre.state().dictionaries_asked;
+    assert!(asked > 0);
+    // Another collector, or the same one after a restart, asks anew; frames under way wait for it.
+    let sessions = centre.state().sessions;
+    centre.forget_dictionaries();
+    centre.cut();
+    centre.wait("another session", |state| state.sessions > sessions).await;
+    while centre.state().dictionaries_asked == asked {
+        assert!(records < 200_000, "the dictionary was not asked for again");
+        site.produce_json("telemetry", 30);
+        records += 30;
+        centre.wait("the records after the restart", |state| state.records() == records).await;
+    }
+    // What goes to the spill outlives the process, and so the dictionaries.
+    let before = centre.state().dictionaries_asked;
+    centre.away(true);
+    for _ in 0..50 {
+        site.produce_json("telemetry", 30);
+        records += 30;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    site.wait_committed("what came in the outage is durable").await;
+    agent.stop().await.unwrap();
+    centre.forget_dictionaries();
+    centre.away(false);
+    let agent = site.agent(SOON);
+    centre.wait("all records", |state| state.records() == records).await;
+    agent.stop().await.unwrap();
+    let state = centre.state();
+    assert!(state.failures.is_empty() && state.gaps.is_empty(), "{:?} {:?}", state.failures, state.gaps);
+    assert_eq!(state.dictionaries_asked, before, "nothing that was spilled named one");
+    for partition in 0..3 {
+        assert!(state.values("telemetry", partition) == site.values("telemetry", partition), "telemetry-{partition} differs");
+    }
+}

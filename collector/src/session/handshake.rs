@@ -117,6 +117,7 @@ fn kind(message: &AgentMessage) -> &'static str {
         AgentMessage::CloseLane(_) => "close lane",
         AgentMessage::Flush => "flush",
         AgentMessage::SettingsReport(_) => "settings report",
+        AgentMessage::Dictionary(_) => "dictionary",
         AgentMessage::Ignored(_) => "unknown",
     }
 }

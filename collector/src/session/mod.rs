@@ -20,6 +20,7 @@
 use spillway_proto::CloseCode;
 
 pub mod control;
+pub mod dictionaries;
 pub mod frames;
 pub mod handshake;
 pub mod held;

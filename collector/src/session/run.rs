@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::control::{ControlError, ControlReader};
+use super::dictionaries::{Dictionaries, Parked};
 use super::frames::{Arrival, FrameReader};
 use super::handshake::Greeted;
 use super::held::{Held, Step};
@@ -46,6 +47,8 @@ pub struct Shared {
     pub max_inflight_bytes: usize,
     /// How long the end may take.
     pub shutdown_deadline: Duration,
+    /// What sites' frames name.
+    pub dictionaries: Dictionaries,
     /// Cancelled by SIGTERM.
     pub shutdown: CancellationToken,
 }
@@ -76,6 +79,7 @@ pub(super) struct Session {
     events: mpsc::Receiver<Event>,
     arrivals: mpsc::Receiver<Arrival>,
     pub(super) told: Told,
+    parked: Parked,
 }
 
 /// Runs a session to its end, the connection's close included.
@@ -121,6 +125,7 @@ pub async fn run(shared: Arc<Shared>, greeted: Greeted) {
         inbox,
         events,
         arrivals,
+        parked: Parked::default(),
     };
     session.tell_settings();
     match started {
@@ -221,6 +226,11 @@ impl Session {
                 self.on_report(report);
                 Ok(())
             }
+            Ok(AgentMessage::Dictionary(dictionary)) => {
+                let id = dictionary.id();
+                self.shared.dictionaries.add(&self.site, Arc::new(dictionary));
+                self.parked.take(id).into_iter().try_for_each(|arrival| self.on_arrival(arrival))
+            }
             Ok(AgentMessage::Hello(_)) => Err(Over::Close(Refused::new(CloseCode::ProtocolViolation, "a second hello"))),
             Err(ControlError::Lost) => Err(Over::Lost),
             Err(ControlError::Refused(refused)) => Err(Over::Close(refused)),
@@ -228,7 +238,21 @@ impl Session {
     }
 
     fn on_arrival(&mut self, arrival: Arrival) -> Result<(), Over> {
-        let (seq, frame) = arrival.map_err(Over::Close)?;
+        let (seq, mut frame) = arrival.map_err(Over::Close)?;
+        // Nobody else has the frame yet.
+        if let Some(held) = Arc::get_mut(&mut frame)
+            && let Some(id) = held.missing_dictionary()
+        {
+            match self.shared.dictionaries.find(&self.site, id) {
+                Some(dictionary) => held.attach(dictionary),
+                None => {
+                    if let Some(question) = self.parked.park(id, Ok((seq, frame))) {
+                        self.outgoing.push(&question);
+                    }
+                    return Ok(());
+                }
+            }
+        }
         let arrived = self.sequencer.arrive(seq, &frame, &mut self.ready);
         self.inbox.push_all(&mut self.ready);
         let duplicates = arrived.map_err(violated)?;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use spillway_agent_core::batcher::{Batcher, ClosedFrame, FrameLimits, Incoming, Pushed};
-use spillway_agent_core::schedule::Flow;
 use spillway_agent_core::lane::{AfterDrain, HeldBecause, LaneSource, Phase};
 use spillway_agent_core::ledger::{Detachment, Error, Ledger, Resumed};
+use spillway_agent_core::schedule::Flow;
 use spillway_agent_core::start::{LogRange, StartPolicy, decide};
 use spillway_proto::frame::{Frame, FrameBuilder, Section, SectionKind};
 use spillway_proto::message::ResumePoint;

@@ -48,7 +48,7 @@ pub(super) struct Plan {
     pub(super) rows: bool,
     pub(super) columns: bool,
     /// The outcome tells which way is best.
-    trial: bool,
+    pub(super) trial: bool,
 }
 
 impl Default for Habit {
@@ -68,7 +68,7 @@ impl Habit {
         match self.best {
             Codec::Stored => Plan::default(),
             Codec::Zstd => Plan { rows: true, ..Plan::default() },
-            Codec::Columns => Plan { columns: true, ..Plan::default() },
+            Codec::Columns | Codec::ColumnsWithDictionary => Plan { columns: true, ..Plan::default() },
         }
     }
 

@@ -7,7 +7,7 @@ fn a_bomb_is_stopped_at_the_declared_length() {
     assert_eq!(codec, Codec::Zstd);
     assert!(body.len() < 20_000);
     for codec in [Codec::Zstd, Codec::Columns] {
-        let error = Decompressor::new().unwrap().decompress(codec, &[], &body, 1000).unwrap_err();
+        let error = Decompressor::new().unwrap().decompress(&Body { codec, bytes: &body, dictionary: None }, &[], 1000).unwrap_err();
         assert!(matches!(error, DecodeError::Zstd(_)), "{error}");
     }
 }
@@ -15,7 +15,7 @@ fn a_bomb_is_stopped_at_the_declared_length() {
 #[test]
 fn a_body_shorter_than_declared_is_refused() {
     let (codec, body) = Compressor::new(3).unwrap().compress(&[], &[7; 500]);
-    let error = Decompressor::new().unwrap().decompress(codec, &[], &body, 501).unwrap_err();
+    let error = Decompressor::new().unwrap().decompress(&Body { codec, bytes: &body, dictionary: None }, &[], 501).unwrap_err();
     assert_eq!(error, DecodeError::Mismatch { what: "raw length", left: 500, right: 501 });
 }
 
@@ -24,7 +24,7 @@ fn incompressible_data_is_stored() {
     let noise: Vec<u8> = (0..4096u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8 ^ (n >> 3) as u8).collect();
     let (codec, body) = Compressor::new(3).unwrap().compress(&[], &noise[..64]);
     assert_eq!((codec, body.as_slice()), (Codec::Stored, &noise[..64]));
-    assert_eq!(Decompressor::new().unwrap().decompress(codec, &[], &body, 64).unwrap(), &noise[..64]);
+    assert_eq!(Decompressor::new().unwrap().decompress(&Body { codec, bytes: &body, dictionary: None }, &[], 64).unwrap(), &noise[..64]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A frame that was kept, for a peer that speaks an older version of the protocol.
 
 use crate::codec::DecodeError;
-use crate::compress::{Compressor, Decompressor};
+use crate::compress::{Codec, Compressor, Decompressor};
 use crate::frame::{EncodedFrame, Frame, assemble};
 
 /// Encodes frames anew that a peer's version does not know. Where such frames are sent from a store, this is the one place that changes them.
@@ -16,17 +16,19 @@ pub struct Translator {
 const LEVEL: i32 = 3;
 
 impl Translator {
-    /// Translates for a peer that speaks `version`.
+    /// Translates for a peer that speaks `version`, or a store that outlives dictionaries.
     ///
     /// # Errors
     /// When zstd cannot allocate its contexts.
     pub fn new(version: u8) -> Result<Self, std::io::Error> {
-        Ok(Self { version, decompressor: Decompressor::new()?, compressor: Compressor::new(LEVEL)? })
+        let mut compressor = Compressor::new(LEVEL)?;
+        compressor.allow_columns(version >= Codec::Columns.since());
+        Ok(Self { version, decompressor: Decompressor::new()?, compressor })
     }
 
-    /// The peer's version.
-    pub fn version(&self) -> u8 {
-        self.version
+    /// True for what needs no translation. What names a dictionary always does: peers that can ask for it get frames as they are.
+    pub fn knows(&self, codec: Codec) -> bool {
+        codec != Codec::ColumnsWithDictionary && codec.since() <= self.version
     }
 
     /// The same frame as the peer knows it; `None` where it does already.
@@ -34,7 +36,7 @@ impl Translator {
     /// # Errors
     /// When the body is not what the header says.
     pub fn translate(&mut self, frame: &Frame) -> Result<Option<EncodedFrame>, DecodeError> {
-        if frame.codec.since() <= self.version {
+        if self.knows(frame.codec) {
             return Ok(None);
         }
         let rows = frame.open(&mut self.decompressor)?;

@@ -1,8 +1,11 @@
 //! What the agent says on the control stream.
 
+use bytes::Bytes;
+
 use super::settings::{put_report, report};
 use super::{SettingsReport, framed, lane, unknown};
 use crate::codec::{DecodeError, Reader, put_text, put_varint};
+use crate::dictionary::Dictionary;
 use crate::limits;
 use crate::types::{Lane, Partition, TopicId, TopicName, TopicPartition};
 
@@ -19,6 +22,8 @@ pub enum AgentMessage {
     Flush,
     /// What became of the settings that the collector has sent. Skipped by collectors that know no settings.
     SettingsReport(SettingsReport),
+    /// A dictionary that the collector wants.
+    Dictionary(Dictionary),
     /// A message of a later version that may be skipped.
     Ignored(u8),
 }
@@ -72,6 +77,10 @@ impl AgentMessage {
                 out.push(SETTINGS_REPORT);
                 put_report(out, report);
             }
+            Self::Dictionary(dictionary) => {
+                out.push(DICTIONARY);
+                out.extend_from_slice(dictionary.bytes());
+            }
             Self::Ignored(kind) => out.push(*kind),
         });
     }
@@ -92,6 +101,10 @@ impl AgentMessage {
             CLOSE_LANE => Self::CloseLane(lane(&mut reader)?),
             FLUSH => Self::Flush,
             SETTINGS_REPORT => Self::SettingsReport(report(&mut reader)?),
+            DICTIONARY => {
+                let bytes = reader.bytes(reader.remaining(), "dictionary")?;
+                Self::Dictionary(Dictionary::new(Bytes::copy_from_slice(bytes))?)
+            }
             kind => return unknown(kind).map(Self::Ignored),
         };
         reader.finish("the message")?;
@@ -104,6 +117,7 @@ const OPEN: u8 = 0x02;
 const CLOSE_LANE: u8 = 0x03;
 const FLUSH: u8 = 0x04;
 const SETTINGS_REPORT: u8 = 0x41;
+const DICTIONARY: u8 = 0x42;
 
 fn open_lane(reader: &mut Reader<'_>) -> Result<OpenLane, DecodeError> {
     let lane = lane(reader)?;

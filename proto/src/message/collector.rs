@@ -3,6 +3,7 @@
 use super::settings::{put_settings, settings};
 use super::{Settings, framed, lane, unknown};
 use crate::codec::{DecodeError, Reader, put_text, put_varint};
+use crate::dictionary::DictionaryId;
 use crate::frame::next_offset;
 use crate::limits;
 use crate::types::{Lane, NextOffset, TopicId};
@@ -29,6 +30,8 @@ pub enum CollectorMessage {
     Settings(Settings),
     /// A report about the settings of this revision has arrived: a sign of life for an agent that tries them.
     SettingsSeen(u64),
+    /// A frame names this dictionary, and it is not here.
+    WantDictionary(DictionaryId),
     /// A message of a later version that may be skipped.
     Ignored(u8),
 }
@@ -168,6 +171,10 @@ impl CollectorMessage {
                 out.push(SETTINGS_SEEN);
                 put_varint(out, *revision);
             }
+            Self::WantDictionary(id) => {
+                out.push(WANT_DICTIONARY);
+                out.extend_from_slice(&id.0.to_be_bytes());
+            }
             Self::Ignored(kind) => out.push(*kind),
         });
     }
@@ -196,6 +203,7 @@ impl CollectorMessage {
             RETRY => Self::Retry(lane(&mut reader)?),
             SETTINGS => Self::Settings(settings(&mut reader)?),
             SETTINGS_SEEN => Self::SettingsSeen(reader.varint("revision")?),
+            WANT_DICTIONARY => Self::WantDictionary(DictionaryId(reader.array("dictionary id").map(u32::from_be_bytes)?)),
             kind => return unknown(kind).map(Self::Ignored),
         };
         reader.finish("the message")?;
@@ -210,6 +218,7 @@ const HOLD: u8 = 0x84;
 const RETRY: u8 = 0x85;
 const SETTINGS: u8 = 0xc1;
 const SETTINGS_SEEN: u8 = 0xc2;
+const WANT_DICTIONARY: u8 = 0xc3;
 const RESUME_FRESH: u8 = 0;
 const RESUME_AT: u8 = 1;
 const RESUME_RECREATED: u8 = 2;

@@ -20,7 +20,7 @@ fn builders(total: usize) -> Builders {
     let classes = vec![TopicClass::DEFAULT, TopicClass::BULK, TopicClass::URGENT];
     let budget = Budget::new(Shares::new(total, classes.iter().map(|class| class.is_urgent())));
     let metrics = AgentMetrics::register(&mut spillway_ops::Metrics::new("test"));
-    let compression = Compression::new(Some(1), 2 << 20, metrics).unwrap();
+    let compression = Compression::new(Some(1), 2 << 20, metrics, Arc::default()).unwrap();
     Builders::new(LIMITS, Arc::new(budget), compression, flow_of, classes)
 }
 

@@ -1,11 +1,12 @@
 //! One session of the test's collector.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use spillway_proto::codec::Reader;
 use spillway_proto::compress::Decompressor;
+use spillway_proto::dictionary::DictionaryId;
 use spillway_proto::frame::{Frame, GapReason, SectionKind};
 use spillway_proto::message::{
     self, AgentMessage, CollectorMessage, Hold, HoldReason, MessageBuffer, ResumePoint, SettingsOutcome, Welcome,
@@ -30,6 +31,7 @@ struct Session {
     frames: usize,
     refused: Option<(Source, u64)>,
     version: u8,
+    asked: BTreeSet<DictionaryId>,
 }
 
 pub(super) async fn session(connection: Connection, state: Arc<Mutex<State>>, mut orders: broadcast::Receiver<Order>) {
@@ -46,7 +48,15 @@ pub(super) async fn session(connection: Connection, state: Arc<Mutex<State>>, mu
     tokio::spawn(read_frames(connection.clone(), frames_out));
     let refused = lock(&state).refused.clone();
     let version = lock(&state).version;
-    let mut session = Session { state, lanes: BTreeMap::new(), decompressor: Decompressor::new().unwrap(), frames: 0, refused, version };
+    let mut session = Session {
+        state,
+        lanes: BTreeMap::new(),
+        decompressor: Decompressor::new().unwrap(),
+        frames: 0,
+        refused,
+        version,
+        asked: BTreeSet::new(),
+    };
     let mut waiting = BTreeMap::new();
     let mut next_seq = 0;
     loop {
@@ -64,6 +74,12 @@ pub(super) async fn session(connection: Connection, state: Arc<Mutex<State>>, mu
                 Some(AgentMessage::Open(open)) => {
                     let answer = session.open(open);
                     say(&mut send, answer).await;
+                }
+                Some(AgentMessage::Dictionary(dictionary)) => {
+                    lock(&session.state).dictionaries.insert(dictionary.id(), Arc::new(dictionary));
+                    for answer in session.apply_ready(&mut waiting, &mut next_seq, raw_bytes) {
+                        say(&mut send, answer).await;
+                    }
                 }
                 Some(AgentMessage::Flush) => lock(&session.state).flushes += 1,
                 Some(AgentMessage::SettingsReport(report)) => {
@@ -84,11 +100,8 @@ pub(super) async fn session(connection: Connection, state: Arc<Mutex<State>>, mu
             },
             Some((seq, bytes)) = frames.recv() => {
                 waiting.insert(seq, bytes);
-                while let Some(bytes) = waiting.remove(&next_seq) {
-                    next_seq += 1;
-                    for answer in session.apply(bytes, raw_bytes) {
-                        say(&mut send, answer).await;
-                    }
+                for answer in session.apply_ready(&mut waiting, &mut next_seq, raw_bytes) {
+                    say(&mut send, answer).await;
                 }
                 if session.frames >= lock(&session.state).cut_after {
                     return cut(&connection);
@@ -146,10 +159,32 @@ impl Session {
         CollectorMessage::Resume { lane: open.lane, resume }
     }
 
-    fn apply(&mut self, bytes: Vec<u8>, raw_bytes: u64) -> Vec<CollectorMessage> {
+    /// Applies what has arrived in order, up to a frame whose dictionary is not there.
+    fn apply_ready(&mut self, waiting: &mut BTreeMap<u64, Vec<u8>>, next_seq: &mut u64, raw_bytes: u64) -> Vec<CollectorMessage> {
+        let mut answers = Vec::new();
+        while let Some(bytes) = waiting.remove(next_seq) {
+            let mut frame = Frame::decode(bytes.clone().into(), raw_bytes as usize).unwrap();
+            if let Some(id) = frame.missing_dictionary() {
+                let mut state = lock(&self.state);
+                let Some(dictionary) = state.dictionaries.get(&id).cloned() else {
+                    waiting.insert(*next_seq, bytes);
+                    if self.asked.insert(id) {
+                        state.dictionaries_asked += 1;
+                        answers.push(CollectorMessage::WantDictionary(id));
+                    }
+                    return answers;
+                };
+                frame.attach(dictionary);
+            }
+            *next_seq += 1;
+            answers.extend(self.apply(frame));
+        }
+        answers
+    }
+
+    fn apply(&mut self, frame: Frame) -> Vec<CollectorMessage> {
         let mut state = lock(&self.state);
         self.frames += 1;
-        let frame = Frame::decode(bytes.into(), raw_bytes as usize).unwrap();
         if frame.codec().since() > self.version {
             fail(state, format!("{:?} in a session of version {}", frame.codec(), self.version));
             return Vec::new();

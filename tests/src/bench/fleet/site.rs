@@ -123,6 +123,7 @@ impl<'b> Session<'b> {
                 CollectorMessage::Retry(_)
                 | CollectorMessage::Settings(_)
                 | CollectorMessage::SettingsSeen(_)
+                | CollectorMessage::WantDictionary(_)
                 | CollectorMessage::Ignored(_) => {}
             }
         }
