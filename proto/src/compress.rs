@@ -187,7 +187,8 @@ impl Compressor {
             self.trained.compared(without.len(), with.len());
         }
         if self.dictionaries {
-            self.made = self.trained.learn(packed, raw.len(), self.level).or_else(|| self.made.take());
+            let made = self.trained.learn(packed, raw.len(), self.level);
+            self.made = made.or_else(|| self.made.take());
         }
         let without = without.map(|body| (Codec::Columns, body));
         [with, without].into_iter().flatten().min_by_key(|(_, body)| body.len())

@@ -120,6 +120,7 @@ impl<'b> Session<'b> {
                 CollectorMessage::Resume { resume, .. } => session.resume(resume).await?,
                 CollectorMessage::Ack(acks) => session.acknowledge(&acks),
                 CollectorMessage::Hold(hold) => bail!("held: {}", hold.detail),
+                // Its frames name no dictionary.
                 CollectorMessage::Retry(_)
                 | CollectorMessage::Settings(_)
                 | CollectorMessage::SettingsSeen(_)
