@@ -3,12 +3,12 @@
 //! Machines differ, so nothing is known of a level but what it took when it was used; a level that was not used for long is guessed from its
 //! neighbour. Only the levels of [`RUNGS`] are used: between them little changes.
 //!
-//! - **The line is scarce** while what waits to be sent takes it longer than [`SCARCE_AFTER`]. Then the highest level is right that makes at least
-//!   [`AHEAD_OF_LINE`] times what the line carries.
-//! - **The processor is scarce** while next to nothing waits and compressing takes more than [`BUSY`] of a processor: down.
-//! - **Nothing is scarce** otherwise. Bytes cost money all the same, so the level rises as long as compressing takes no more than [`IDLE`] of a processor.
+//! - **The line is scarce** while what waits to be sent takes it longer than `SCARCE_AFTER`. Then the highest level is right that makes at least
+//!   `AHEAD_OF_LINE` times what the line carries.
+//! - **The processor is scarce** while next to nothing waits and compressing takes more than `BUSY` of a processor: down.
+//! - **Nothing is scarce** otherwise. Bytes cost money all the same, so the level rises as long as compressing takes no more than `IDLE` of a processor.
 //!
-//! Up goes one rung at a time, after [`PATIENCE`]; after a step down no step up follows for a time that doubles, so that it does not swing.
+//! Up goes one rung at a time, after `PATIENCE`; after a step down no step up follows for a time that doubles, so that it does not swing.
 
 use std::time::{Duration, Instant};
 
