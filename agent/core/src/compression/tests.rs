@@ -76,6 +76,7 @@ fn a_machine_too_slow_for_the_line_does_not_hold_it_up() {
     let level = world.run(120);
     assert!((3..=6).contains(&level), "{level}");
     assert!(world.waiting > 0.5 * world.line, "the line never waits for the processor");
+    assert!(world.changes <= 1, "{} changes: it does not have to try what cannot be", world.changes);
 }
 
 #[test]
