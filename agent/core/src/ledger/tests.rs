@@ -10,7 +10,7 @@ use spillway_proto::{FrameSeq, Lane, NextOffset, Offset, Partition, TopicId, Top
 
 use super::{AfterDrain, Error, Ledger, Resumed};
 use crate::lane::{HeldBecause, LaneSource};
-use crate::schedule::{Flow, FlowSpec, Scheduler, TopicClass};
+use crate::schedule::{Flow, FlowSpec, Scheduler, Scope, TopicClass};
 use crate::start::{Beginning, Gap};
 
 mod model;
@@ -340,4 +340,27 @@ fn a_part_of_the_window_is_for_class_0() {
     assert_eq!(fixture.sent(), [7], "what is left of it");
     fixture.ack(0, 3);
     assert_eq!(fixture.sent(), [8, 9], "and bulk stays out of it");
+}
+
+#[test]
+fn the_next_frame_of_each_flow_is_adapted_and_counted_as_it_is_then() {
+    let mut fixture = with_classes(1 << 20);
+    fixture.push(&[(Lane(0), 0, 5)]);
+    fixture.push(&[(Lane(0), 5, 7)]);
+    fixture.push(&[(Lane(1), 0, 1)]);
+    let ledger = &mut fixture.ledger;
+    let (before, length) = (ledger.unacked_bytes(), frame(&[(Lane(1), 0, 1)]).bytes.len());
+    let mut adapted = Vec::new();
+    ledger.adapt_next(|bytes| {
+        adapted.push(bytes.clone());
+        Some([&bytes[..], &[7; 10]].concat().into())
+    });
+    assert_eq!(adapted, [frame(&[(Lane(0), 0, 5)]).bytes, frame(&[(Lane(1), 0, 1)]).bytes], "one of each");
+    assert_eq!((ledger.unacked_bytes(), ledger.unacked_bytes_of(Scope::One(Flow(1)))), (before + 20, length + 10));
+    let sent = std::iter::from_fn(|| ledger.next_frame()).map(|frame| frame.bytes.ends_with(&[7; 10])).collect::<Vec<_>>();
+    assert_eq!(sent, [true, true, false]);
+    assert_eq!(ledger.unsent_bytes(), 0);
+    fixture.ack(0, 7);
+    fixture.ack(1, 1);
+    assert_eq!(fixture.ledger.unacked_bytes(), 0);
 }
