@@ -254,7 +254,7 @@ impl Builder {
 
     fn encode(&mut self, mut closed: ClosedFrame, budget: &Budget, compression: &mut Compression) -> BuiltFrame {
         let raw_bytes = closed.builder.raw_length();
-        let frame = compression.encode(self.flow.0 as usize, &mut closed.builder);
+        let frame = compression.encode(self.flow.0 as usize, self.class.is_urgent(), &mut closed.builder);
         self.size.built(raw_bytes, frame.bytes.len());
         let held = frame.bytes.len().min(self.reserved);
         budget.give(self.flow, self.reserved - held);

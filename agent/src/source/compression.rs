@@ -24,6 +24,8 @@ pub(super) struct Compression {
     levels: Levels,
     metrics: AgentMetrics,
     dictionaries: Arc<Dictionaries>,
+    /// The session's version has them.
+    speaks_dictionaries: bool,
     /// Of the lanes that are read.
     lanes: HashMap<Lane, Meters>,
 }
@@ -49,8 +51,7 @@ impl Compression {
         let levels = Levels::new(fixed, Instant::now());
         let mut compressor = Compressor::with_memory(levels.level(), memory_bytes)?;
         compressor.allow_columns(true);
-        compressor.allow_dictionaries(true);
-        Ok(Self { compressor, levels, metrics, dictionaries, lanes: HashMap::new() })
+        Ok(Self { compressor, levels, metrics, dictionaries, speaks_dictionaries: true, lanes: HashMap::new() })
     }
 
     /// From now on frames may hold records of the lane.
@@ -73,7 +74,7 @@ impl Compression {
     /// Makes bodies that version `version` of the protocol knows.
     pub(super) fn speak(&mut self, version: u8) {
         self.compressor.allow_columns(version >= Codec::Columns.since());
-        self.compressor.allow_dictionaries(version >= Codec::ColumnsWithDictionary.since());
+        self.speaks_dictionaries = version >= Codec::ColumnsWithDictionary.since();
     }
 
     /// Takes in what is known of the line.
@@ -81,8 +82,10 @@ impl Compression {
         self.levels.line(line);
     }
 
-    /// Encodes a frame; those of one `kind` hold the same topics.
-    pub(super) fn encode(&mut self, kind: usize, builder: &mut FrameBuilder) -> EncodedFrame {
+    /// Encodes a frame; those of one `kind` hold the same topics. One that is urgent names no dictionary: it would wait at the collector until that is there, on a thin line for
+    /// seconds.
+    pub(super) fn encode(&mut self, kind: usize, is_urgent: bool, builder: &mut FrameBuilder) -> EncodedFrame {
+        self.compressor.allow_dictionaries(self.speaks_dictionaries && !is_urgent);
         self.levels.decide(Instant::now());
         if let Err(error) = self.compressor.set_level(self.levels.level()) {
             tracing::debug!(%error, level = self.levels.level(), "zstd keeps its level");
@@ -130,8 +133,9 @@ fn processor_time() -> Duration {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
     use spillway_proto::compress::LEAST_MEMORY_BYTES;
+    use spillway_proto::frame::Frame;
     use spillway_proto::record::RecordWriter;
     use spillway_proto::{NextOffset, Offset};
 
@@ -157,7 +161,7 @@ mod tests {
         for (lane, count) in [(1, 100), (2, 333), (3, 1000)] {
             builder.data(Lane(lane), records(count));
         }
-        let frame = compression.encode(0, &mut builder);
+        let frame = compression.encode(0, false, &mut builder);
         let of = |topic: &str| {
             let labels = TopicLabels { topic: topic.to_owned() };
             let raw = metrics.compression_raw.get_or_create(&labels).get();
@@ -173,7 +177,27 @@ mod tests {
         assert_eq!((a.3, b.3), (6, 6));
         compression.forget(Lane(2));
         builder.data(Lane(2), records(10));
-        compression.encode(0, &mut builder);
+        compression.encode(0, false, &mut builder);
         assert_eq!(of("b"), b, "nothing is told of a lane that was let go");
+    }
+    #[test]
+    fn what_is_urgent_names_no_dictionary() {
+        let metrics = AgentMetrics::register(&mut spillway_ops::Metrics::new("test"));
+        let mut compression = Compression::new(Some(3), LEAST_MEMORY_BYTES, metrics, Arc::default()).unwrap();
+        let mut codec_of = |is_urgent: bool, n: u64| {
+            let mut builder = FrameBuilder::new();
+            let mut writer = RecordWriter::new(NextOffset::ZERO);
+            for k in 0..20 {
+                let m = 31 * n + k;
+                let value = format!(r#"{{"sensor":"boiler-{}","temperature":{}.{},"state":"in operation"}}"#, m % 7, m % 90, m % 10);
+                assert!(writer.push(Offset::new(k).unwrap(), 0, None, Some(value.as_bytes()), std::iter::empty()));
+            }
+            builder.data(Lane(1), writer);
+            Frame::peek_codec(&compression.encode(0, is_urgent, &mut builder).bytes)
+        };
+        let named = (0..50_000).find(|n| codec_of(false, *n) == Some(Codec::ColumnsWithDictionary));
+        let at = named.expect("no dictionary was trained");
+        assert_ne!(codec_of(true, at + 1), Some(Codec::ColumnsWithDictionary));
+        assert_eq!(codec_of(false, at + 2), Some(Codec::ColumnsWithDictionary), "others go on");
     }
 }
