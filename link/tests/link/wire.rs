@@ -209,6 +209,8 @@ async fn no_ten_seconds_are_more_than_two_percent_over_whatever_is_lost() {
             // Two minutes of line, half a minute of the fastest.
             line.transfer(bits as usize / 8 * if bits > 1_000_000 { 30 } else { 120 }).await;
             let elapsed = began.elapsed().as_secs_f64();
+            // Until the last acknowledgements are through.
+            tokio::time::sleep(Duration::from_secs(5)).await;
             let log = line.log.lock().unwrap();
             let mut counted = log.up.clone();
             if counting == Counting::Both {
