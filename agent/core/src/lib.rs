@@ -15,3 +15,4 @@ pub mod spool;
 pub mod start;
 pub mod topics;
 pub mod transit;
+pub mod way;
