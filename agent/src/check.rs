@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use spillway_config::{AgentConfig, OnGap, SpillConfig, StartFrom, TopicRule};
-use spillway_link::LinkClient;
+use spillway_link::{Explanation, LinkClient, Way};
 use spillway_proto::close::CloseCode;
 
 use crate::service::{self, StartError};
@@ -95,12 +95,23 @@ pub async fn connect(config: &AgentConfig) -> Result<String, Error> {
     let mut answered = false;
     let mut failures = Vec::new();
     for address in &config.collector.addresses {
-        match dial(&link, config, address).await {
-            Ok(rtt) => {
+        let over_udp = dial(&link, config, address, Way::Udp).await;
+        // What `run` does after three of them.
+        let over_tcp = match &over_udp {
+            Err((_, true)) => dial(&link, config, address, Way::Tcp).await.ok(),
+            _ => None,
+        };
+        match (over_udp, over_tcp) {
+            (Ok(rtt), _) => {
                 answered = true;
                 _ = writeln!(out, "collector     {address} answers, round trip {:.0} ms", rtt.as_secs_f64() * 1000.0);
             }
-            Err(why) => {
+            (Err((why, _)), Some(rtt)) => {
+                answered = true;
+                let rtt = rtt.as_secs_f64() * 1000.0;
+                _ = writeln!(out, "collector     {address} answers over TCP only, round trip {rtt:.0} ms; over UDP: {why}");
+            }
+            (Err((why, _)), None) => {
                 _ = writeln!(out, "collector     {address} does not: {why}");
                 failures.push(format!("{address}: {why}"));
             }
@@ -110,12 +121,14 @@ pub async fn connect(config: &AgentConfig) -> Result<String, Error> {
     if answered { Ok(out) } else { Err(Error::Collector(failures.join("; "))) }
 }
 
-async fn dial(link: &LinkClient, config: &AgentConfig, address: &spillway_config::HostPort) -> Result<Duration, String> {
-    let connection = crate::session::dial(link, &config.collector, address).await.map_err(|error| error.explain().to_string())?;
+/// The round trip; or why there is none, and whether nobody answered.
+async fn dial(link: &LinkClient, config: &AgentConfig, address: &spillway_config::HostPort, way: Way) -> Result<Duration, (String, bool)> {
+    let told = |why: &Explanation| (why.to_string(), why.is_timeout());
+    let connection = crate::session::dial(link, &config.collector, address, way).await.map_err(|error| told(&error.explain()))?;
     // The client finishes the handshake first: a refusal of our certificate comes within a round trip.
     let patience = connection.rtt() * 2 + Duration::from_millis(200);
     match tokio::time::timeout(patience, connection.closed()).await {
-        Ok(error) => Err(spillway_link::explain(&error, spillway_link::Side::Agent).to_string()),
+        Ok(error) => Err(told(&spillway_link::explain(&error, spillway_link::Side::Agent))),
         Err(_elapsed) => Ok(connection.rtt()),
     }
 }

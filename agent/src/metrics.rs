@@ -29,6 +29,7 @@ spillway_ops::metric_names! {
         Gaps = "gaps_total", "Ranges of offsets that vanished at the source before they were read, by reason";
         PartitionsHeld = "partitions_held", "Partitions that stand still because a record or topic is refused";
         LinkUp = "link_up", "1 while a session with a collector is open";
+        LinkWay = "link_way", "1 for the way that the session, or the last one, goes: udp, or tcp where UDP is blocked";
         Reconnects = "reconnects_total", "Sessions that were opened after the first";
         LinkRtt = "link_rtt_seconds", "Round-trip time of the link as QUIC measures it";
         SpillInUse = "spill_in_use", "1 while records go through the spill";
@@ -89,6 +90,13 @@ pub struct DirectionLabels {
     pub direction: &'static str,
 }
 
+/// What carries the link.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WayLabels {
+    /// `udp` or `tcp`.
+    pub way: &'static str,
+}
+
 /// How urgent topics are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ClassLabels {
@@ -135,6 +143,8 @@ pub struct AgentMetrics {
     pub partitions_held: Gauge,
     /// Session open.
     pub link_up: Gauge,
+    /// What carries it.
+    pub link_way: Family<WayLabels, Gauge>,
     /// Sessions after the first.
     pub reconnects: Counter,
     /// Round-trip time.
@@ -199,6 +209,7 @@ impl AgentMetrics {
             gaps: metrics.family(AgentMetric::Gaps),
             partitions_held: metrics.gauge(AgentMetric::PartitionsHeld),
             link_up: metrics.gauge(AgentMetric::LinkUp),
+            link_way: metrics.family(AgentMetric::LinkWay),
             reconnects: metrics.counter(AgentMetric::Reconnects),
             link_rtt: metrics.float_gauge(AgentMetric::LinkRtt),
             spill_in_use: metrics.gauge(AgentMetric::SpillInUse),

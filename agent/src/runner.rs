@@ -11,8 +11,9 @@ use spillway_agent_core::redial::{Attempt, Redial};
 use spillway_agent_core::schedule::Scheduler;
 use spillway_agent_core::silence::Silence;
 use spillway_agent_core::topics::Topics;
+use spillway_agent_core::way::{Way, Ways};
 use spillway_config::AgentConfig;
-use spillway_link::{Explanation, LinkClient};
+use spillway_link::LinkClient;
 use spillway_proto::close::CloseCode;
 use spillway_proto::codec::DecodeError;
 use spillway_proto::frame::{Section, Translator};
@@ -38,10 +39,12 @@ mod sending;
 mod spill;
 mod translate;
 mod upkeep;
+mod way;
 
 use sending::{Line, Sending};
 use spill::Spill;
 pub use spill::SpillParts;
+use way::{Dialling, NotOpened};
 
 /// How often the status is written and clocks are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -159,7 +162,13 @@ struct Runner {
     topics: Topics,
     redial: Redial,
     session: Option<Session>,
-    dialling: Option<JoinHandle<Result<Session, Box<Explanation>>>>,
+    dialling: Option<Dialling>,
+    /// Over UDP or TCP.
+    ways: Ways,
+    /// UDP is asked for, beside a session over TCP.
+    asking: Option<JoinHandle<bool>>,
+    /// The log says that UDP is blocked.
+    told_blocked: bool,
     /// Address that is dialled or open.
     address: usize,
     /// Number of the session, or of the last one.
@@ -190,6 +199,8 @@ struct Runner {
     looked: bool,
     kafka_trouble: Option<String>,
     link_trouble: Option<String>,
+    /// The troubles that the log has, one for each way: where both are tried in turn, each is told once.
+    told_trouble: BTreeMap<&'static str, String>,
     /// Nobody answered when it was dialled last, or the session ended in silence: the next pause ends when somebody answers.
     silent: bool,
     gaps: VecDeque<GapStatus>,
@@ -225,6 +236,9 @@ impl Runner {
             redial,
             session: None,
             dialling: None,
+            ways: Ways::new(parts.config.collector.addresses.len(), parts.config.link.udp_retry),
+            asking: None,
+            told_blocked: false,
             address: 0,
             sessions: 0,
             session_since: now,
@@ -244,6 +258,7 @@ impl Runner {
             looked: false,
             kafka_trouble: None,
             link_trouble: None,
+            told_trouble: BTreeMap::new(),
             silent: false,
             gaps: VecDeque::new(),
             last_ack: None,
@@ -265,6 +280,7 @@ impl Runner {
                 () = stop.cancelled(), if self.drain.is_none() => self.begin_drain(None)?,
                 event = link::next_event(&mut self.session) => self.on_session(event),
                 opened = link::opened(&mut self.dialling) => self.on_dialled(opened)?,
+                is_open = way::asked(&mut self.asking) => self.on_udp_asked(is_open),
                 answer = self.parts.survey.answers.recv() => self.on_answer(answer.ok_or(Error::Survey)?)?,
                 event = spill::next_event(&mut self.spill) => self.on_spill(event)?,
                 event = self.parts.source.events.recv() => self.on_source(event.ok_or(source::Error::Gone)?)?,
@@ -348,14 +364,16 @@ impl Runner {
         if !attempt.pause.is_zero() {
             tracing::debug!(pause = ?attempt.pause, %address, "dialling after a pause");
         }
-        let silent = self.silent;
+        let (silent, way, heeds_probes) = (self.silent, self.ways.way(), self.ways.heeds_probes());
         self.dialling = Some(tokio::spawn(async move {
             if silent {
-                link.wait(attempt.pause).await;
+                if link.wait(attempt.pause).await && way == Way::Tcp && heeds_probes {
+                    return Err(NotOpened::UdpAnswers);
+                }
             } else {
                 tokio::time::sleep(attempt.pause).await;
             }
-            Session::open(&link, &collector, &address).await
+            way::open(&link, &collector, &address, way, heeds_probes).await
         }));
     }
 }

@@ -11,7 +11,7 @@ use spillway_agent_core::schedule::TopicClass;
 use spillway_agent_core::transit::LineRate;
 use spillway_config::{CollectorAddress, HostPort};
 use spillway_link::client::DialError;
-use spillway_link::{Explanation, LinkClient, Side, explain};
+use spillway_link::{Explanation, LinkClient, Side, Way, explain};
 use spillway_ops::cli::VERSION;
 use spillway_proto::close::{CloseCode, Disposition};
 use spillway_proto::codec::{DecodeError, put_varint};
@@ -62,12 +62,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Dials one address and says hello. Cancel safe: dropping the future gives the attempt up.
+    /// Dials one address over `way` and says hello. Cancel safe: dropping the future gives the attempt up.
     ///
     /// # Errors
     /// What happened, what to do about it, and how long to wait.
-    pub async fn open(link: &LinkClient, collector: &CollectorAddress, address: &HostPort) -> Result<Self, Box<Explanation>> {
-        let connection = dial(link, collector, address).await.map_err(|error| Box::new(error.explain()))?;
+    pub async fn open(link: &LinkClient, collector: &CollectorAddress, address: &HostPort, way: Way) -> Result<Self, Box<Explanation>> {
+        let connection = dial(link, collector, address, way).await.map_err(|error| Box::new(error.explain()))?;
         match tokio::time::timeout(WELCOME_TIMEOUT, hello(&connection)).await {
             Ok(Ok(opened)) => Ok(Self::start(connection, opened)),
             Ok(Err(broken)) => Err(Box::new(broken.explain(&connection).await)),
@@ -178,13 +178,13 @@ impl Broken {
 ///
 /// # Errors
 /// The error of the last address that its name resolves to.
-pub(crate) async fn dial(link: &LinkClient, collector: &CollectorAddress, address: &HostPort) -> Result<Connection, DialError> {
+pub(crate) async fn dial(link: &LinkClient, collector: &CollectorAddress, address: &HostPort, way: Way) -> Result<Connection, DialError> {
     let Some(name) = &collector.server_name else {
-        return link.dial(&address.host, address.port).await;
+        return link.dial(way, &address.host, address.port).await;
     };
     let resolve = |source| DialError::Resolve { host: address.host.clone(), source };
     let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await.map_err(resolve)?;
-    link.dial_addresses(found.take(MAX_ADDRESSES).collect(), name).await
+    link.dial_addresses(way, found.take(MAX_ADDRESSES).collect(), name).await
 }
 
 /// Most addresses of one host name that a dial tries. More than a few mean a load balancer's whole list.

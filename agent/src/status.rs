@@ -56,6 +56,9 @@ pub struct LinkStatus {
     pub state: String,
     /// The collector's address, as dialled.
     pub address: Option<String>,
+    /// `udp`, or `tcp` where UDP is blocked: of the session, or of the next attempt.
+    #[serde(default)]
+    pub way: String,
     /// The collector's version.
     pub collector_version: Option<String>,
     /// Round-trip time.
@@ -240,6 +243,9 @@ impl LinkStatus {
         if let Some(address) = &self.address {
             _ = write!(text, " {address}");
         }
+        if self.way == "tcp" {
+            text.push_str(if self.state == "open" { " over TCP: UDP is blocked" } else { " over TCP" });
+        }
         if let Some(rtt) = self.rtt_seconds {
             _ = write!(text, ", rtt {:.0} ms", rtt * 1000.0);
         }
@@ -292,6 +298,17 @@ mod tests {
         board.post(Status { unhealthy: Some("stalled".to_owned()), ..Status::default() });
         assert!(matches!(board.ready(), Health::Good));
         assert!(matches!(board.health(), Health::Bad(reason) if reason == "stalled"));
+    }
+
+    #[test]
+    fn a_link_over_tcp_says_so() {
+        let mut link =
+            LinkStatus { state: "open".to_owned(), way: "udp".to_owned(), address: Some("c:4433".to_owned()), ..LinkStatus::default() };
+        assert_eq!(link.render(), "open c:4433");
+        link.way = "tcp".to_owned();
+        assert_eq!(link.render(), "open c:4433 over TCP: UDP is blocked");
+        link.state = "dialling".to_owned();
+        assert_eq!(link.render(), "dialling c:4433 over TCP");
     }
 
     #[test]

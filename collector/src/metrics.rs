@@ -11,6 +11,7 @@ metric_names! {
     /// Metrics of the collector.
     pub enum CollectorMetric {
         SitesConnected = "sites_connected", "Sites with an open session";
+        TunnelsOpen = "tunnels_open", "Connections over TCP, of sites whose UDP is blocked";
         RecordsCommitted = "records_committed_total", "Records committed at the central Kafka";
         RecordsDuplicate = "records_duplicate_total", "Records that a site sent again and that were there already";
         RecordBytesCommitted = "record_bytes_committed_total", "Uncompressed record bytes committed at the central Kafka";
@@ -52,6 +53,7 @@ pub struct ReasonLabel {
 #[expect(missing_docs, reason = "the names of CollectorMetric, which have their help")]
 pub struct Meters {
     pub sites_connected: Gauge,
+    pub tunnels_open: Gauge,
     pub records_committed: Counter,
     pub records_duplicate: Counter,
     pub record_bytes_committed: Counter,
@@ -79,6 +81,7 @@ impl Meters {
         use CollectorMetric as Name;
         Self {
             sites_connected: metrics.gauge(Name::SitesConnected),
+            tunnels_open: metrics.gauge(Name::TunnelsOpen),
             records_committed: metrics.counter(Name::RecordsCommitted),
             records_duplicate: metrics.counter(Name::RecordsDuplicate),
             record_bytes_committed: metrics.counter(Name::RecordBytesCommitted),

@@ -32,6 +32,9 @@ const RETRY_FROM_HANDSHAKES: usize = 64;
 /// How often the central Kafka is asked whether it is there.
 const CENTRE_CHECK: Duration = Duration::from_secs(10);
 
+/// How often tunnels are counted.
+const TUNNELS_LOOK: Duration = Duration::from_secs(1);
+
 /// Pause between two attempts to reach the central Kafka at the start.
 const START_PAUSE: Duration = Duration::from_secs(1);
 
@@ -77,7 +80,12 @@ impl Server {
         let meters = Meters::new(&mut metrics);
         let topics = Topics::new(&config.kafka, config.topics.clone())?;
         let settings = link_settings(config);
-        let link = LinkServer::bind(config.listen.address, identity, &settings)?;
+        let (address, max_connections) = (config.listen.address, config.listen.max_connections as usize);
+        let link = if config.listen.tcp {
+            LinkServer::bind_both(address, identity, &settings, max_connections)?
+        } else {
+            LinkServer::bind(address, identity, &settings)?
+        };
         let runtime = tokio::runtime::Handle::current();
         let sites = Arc::new(Sites::new(config.sites.dir.clone(), meters.site_files_refused.clone()));
         let centre = Arc::new(Centre::new(config, topics, meters, collector_name(), runtime));
@@ -95,15 +103,7 @@ impl Server {
         let ready = Arc::new(AtomicBool::new(false));
         let status = Arc::new(Status::new(Arc::clone(&shared), Arc::clone(&ready)));
         let admin = config.admin.listen.map(|listen| AdminServer::start(listen, status, Arc::new(metrics))).transpose()?;
-        Ok(Self {
-            link,
-            admin,
-            shared,
-            ready,
-            handshakes: Arc::default(),
-            max_connections: config.listen.max_connections as usize,
-            handshake_timeout: settings.handshake_timeout,
-        })
+        Ok(Self { link, admin, shared, ready, handshakes: Arc::default(), max_connections, handshake_timeout: settings.handshake_timeout })
     }
 
     /// Where agents connect.
@@ -142,9 +142,14 @@ impl Server {
             });
         }
         let mut sessions = JoinSet::new();
+        let mut looks = tokio::time::interval(TUNNELS_LOOK);
         loop {
             let incoming = tokio::select! {
                 () = stop.cancelled() => break,
+                _ = looks.tick() => {
+                    self.shared.centre.meters.tunnels_open.set(i64::try_from(self.link.tunnels()).unwrap_or(i64::MAX));
+                    continue;
+                }
                 incoming = self.link.accept() => incoming,
             };
             let Some(incoming) = incoming else {

@@ -102,6 +102,8 @@ pub struct LinkConfig {
     pub idle_timeout: Duration,
     /// Longest pause between two attempts to connect, jitter included. Default 30 s, 1 s to 30 s.
     pub redial_max: Duration,
+    /// While the link goes over TCP because UDP is blocked, UDP is asked for so often. Default a day, 10 s to 30 days.
+    pub udp_retry: Duration,
 }
 
 /// `link.congestion`: which algorithm decides how much may be on its way.
@@ -276,6 +278,7 @@ impl LinkConfig {
         let keep_alive = table.required("keep_alive", parse::duration(seconds(1)..=seconds(10 * 60)));
         let idle_timeout = table.required("idle_timeout", parse::duration(seconds(5)..=seconds(30 * 60)));
         let redial_max = table.required("redial_max", parse::duration(seconds(1)..=seconds(30)));
+        let udp_retry = table.required("udp_retry", parse::duration(seconds(10)..=seconds(30 * 86_400)));
         let link = Self {
             rate_max: rate_max?,
             frame_max_bytes: frame_max_bytes?,
@@ -288,6 +291,7 @@ impl LinkConfig {
             keep_alive: keep_alive?,
             idle_timeout: idle_timeout?,
             redial_max: redial_max?,
+            udp_retry: udp_retry?,
         };
         let checks = [link.check_frame(table, memory_max), link.check_keep_alive(table)];
         checks.into_iter().collect::<Result<(), _>>()?;

@@ -46,8 +46,10 @@ pub struct CollectorConfig {
 /// `[listen]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenConfig {
-    /// UDP address for agents. Default `[::]:4433` (IPv4 and IPv6).
+    /// Address for agents. Default `[::]:4433` (IPv4 and IPv6).
     pub address: SocketAddr,
+    /// Serve TCP as well, for agents whose UDP is blocked. Default true.
+    pub tcp: bool,
     /// Most connections at a time; more are refused. Default 2,000, 1 to 100,000.
     pub max_connections: u32,
 }
@@ -156,7 +158,8 @@ impl ListenConfig {
     fn read(table: &Table<'_>) -> Result<Self, Reported> {
         let address = table.required("address", common::listen_address);
         let max_connections = table.required("max_connections", parse::integer(1..=100_000));
-        Ok(Self { address: address?, max_connections: max_connections? })
+        let tcp = table.required("tcp", parse::boolean);
+        Ok(Self { address: address?, tcp: tcp?, max_connections: max_connections? })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The agent's endpoint: one UDP socket, counted and capped, that dials collectors.
+//! The agent's endpoint: one UDP socket, counted and capped, that dials collectors; and tunnels through TCP where UDP is blocked.
 
 use std::{
     io,
@@ -21,6 +21,7 @@ use tokio::{task::JoinSet, time::Instant};
 use crate::{
     CappedSocket, Identity, LineEstimate, LineMemory, LinkSettings, MtuDiscovery, RateCap, SLOW_LINE_BITS, WireCounters, identity,
     probe::ProbeSocket,
+    tunnel::{Meter, Tunnel, dial::TunnelDialer},
     vigil::{self, Prober},
 };
 
@@ -34,6 +35,15 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_secs(3);
 /// Sites whose line came back at the same time dial within so long of each other.
 const RETURN_JITTER: Duration = Duration::from_millis(500);
 
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// QUIC on UDP.
+    Udp,
+    /// QUIC in a TLS stream over TCP: [`crate::tunnel`].
+    Tcp,
+}
+
 /// The agent's end of the link. Cheap to use for any number of dials, one after the other; must live in a Tokio runtime.
 #[derive(Debug)]
 pub struct LinkClient {
@@ -45,6 +55,8 @@ pub struct LinkClient {
     cap: RateCap,
     memory: LineMemory,
     prober: Prober,
+    tunnels: TunnelDialer,
+    in_tunnel: AtomicBool,
 }
 
 impl LinkClient {
@@ -67,10 +79,12 @@ impl LinkClient {
         let prober = Prober::new(Arc::clone(&socket));
         let socket: Arc<dyn AsyncUdpSocket> = socket;
         let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, runtime).map_err(Error::Bind)?;
-        Ok(Self { endpoint, config, settings: settings.clone(), metered: AtomicBool::new(false), counters, cap, memory, prober })
+        let tunnels = TunnelDialer::new(identity, Meter { cap: cap.clone(), counters: Arc::clone(&counters) })?;
+        let (settings, metered, in_tunnel) = (settings.clone(), AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { endpoint, config, settings, metered, counters, cap, memory, prober, tunnels, in_tunnel })
     }
 
-    /// Dials `host` (a name or an IP address; the collector's certificate must carry it), trying its addresses as
+    /// Dials `host` over `way` (a name or an IP address; the collector's certificate must carry it), trying its addresses as
     /// [`LinkClient::dial_addresses`] does.
     ///
     /// A finished handshake does not mean that the collector took our certificate: TLS 1.3 lets the client finish first. A refusal
@@ -79,7 +93,7 @@ impl LinkClient {
     ///
     /// # Errors
     /// The error of the last address tried.
-    pub async fn dial(&self, host: &str, port: u16) -> Result<Connection, DialError> {
+    pub async fn dial(&self, way: Way, host: &str, port: u16) -> Result<Connection, DialError> {
         // A bracketed IPv6 address is how configuration files write it, and not how resolvers or certificates do.
         let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         let addresses: Vec<_> = tokio::net::lookup_host((host, port))
@@ -90,7 +104,7 @@ impl LinkClient {
         if addresses.is_empty() {
             return Err(DialError::NoAddress { host: host.to_owned() });
         }
-        self.dial_addresses(addresses, host).await
+        self.dial_addresses(way, addresses, host).await
     }
 
     /// Dials the addresses one after the other; `name` is what the collector's certificate must carry.
@@ -100,20 +114,28 @@ impl LinkClient {
     ///
     /// # Errors
     /// The last error, when every handshake failed or took longer than [`LinkSettings::handshake_timeout`].
-    pub async fn dial_addresses(&self, addresses: Vec<SocketAddr>, name: &str) -> Result<Connection, DialError> {
+    pub async fn dial_addresses(&self, way: Way, addresses: Vec<SocketAddr>, name: &str) -> Result<Connection, DialError> {
         self.prober.set_peers(&addresses);
         let mut waiting = addresses.into_iter();
         let mut attempts = JoinSet::new();
         let mut last = DialError::NoAddress { host: name.to_owned() };
         loop {
             if let Some(address) = waiting.next() {
-                attempts.spawn(self.attempt(address, name.to_owned()));
+                match way {
+                    Way::Udp => attempts.spawn(self.attempt(address, name.to_owned())),
+                    Way::Tcp => attempts.spawn(self.attempt_tunnel(address, name.to_owned())),
+                };
             }
             tokio::select! {
                 Some(attempt) = attempts.join_next() => match attempt {
-                    Ok(Ok(connection)) => {
+                    Ok(Ok((connection, tunnel))) => {
                         self.prober.set_peers(&[connection.remote_address()]);
-                        tokio::spawn(vigil::watch(connection.clone(), self.prober.clone(), self.memory.clone(), self.settings.receive_window));
+                        self.in_tunnel.store(tunnel.is_some(), Relaxed);
+                        match tunnel {
+                            // An answered probe says nothing of TCP, which moreover repeats by itself.
+                            Some(tunnel) => self.tunnels.adopt(connection.clone(), tunnel),
+                            None => self.watch(&connection),
+                        }
                         return Ok(connection);
                     }
                     Ok(Err(error)) => last = error,
@@ -125,7 +147,20 @@ impl LinkClient {
         }
     }
 
-    fn attempt(&self, address: SocketAddr, name: String) -> impl Future<Output = Result<Connection, DialError>> + Send + use<> {
+    fn watch(&self, connection: &Connection) {
+        tokio::spawn(vigil::watch(connection.clone(), self.prober.clone(), self.memory.clone(), self.settings.receive_window));
+    }
+
+    fn attempt_tunnel(&self, address: SocketAddr, name: String) -> impl Future<Output = Attempt> + Send + use<> {
+        let (tunnels, mut config, settings) = (self.tunnels.clone(), self.config.clone(), self.settings_now());
+        config.transport_config(settings.tunnel_transport(&tunnels.memory));
+        async move {
+            let (connection, tunnel) = tunnels.connect(config, address, &name, settings.handshake_timeout).await?;
+            Ok((connection, Some(tunnel)))
+        }
+    }
+
+    fn attempt(&self, address: SocketAddr, name: String) -> impl Future<Output = Attempt> + Send + use<> {
         let (endpoint, mut config, handshake_timeout) = (self.endpoint.clone(), self.config.clone(), self.settings.handshake_timeout);
         config.transport_config(self.settings_now().transport(&self.memory));
         let prober = self.prober.clone();
@@ -137,13 +172,13 @@ impl LinkClient {
             tokio::pin!(connecting);
             tokio::select! {
                 done = tokio::time::timeout(handshake_timeout, &mut connecting) => {
-                    return done.unwrap_or(Err(ConnectionError::TimedOut)).map_err(handshake);
+                    return done.unwrap_or(Err(ConnectionError::TimedOut)).map(over_udp).map_err(handshake);
                 }
                 // Once: a collector that answers probes and no handshakes is not to be asked more for it.
                 () = prober.open_during_handshake() => connecting.set(connect()?),
             }
             let left = handshake_timeout.saturating_sub(began.elapsed());
-            tokio::time::timeout(left, connecting).await.unwrap_or(Err(ConnectionError::TimedOut)).map_err(handshake)
+            tokio::time::timeout(left, connecting).await.unwrap_or(Err(ConnectionError::TimedOut)).map(over_udp).map_err(handshake)
         }
     }
 
@@ -158,15 +193,21 @@ impl LinkClient {
     }
 
     /// Waits for `pause`, or until the way to the addresses that were dialled last is open; then for a little jitter, as others wait for the same.
-    /// For pauses after an attempt that got no answer. Cancel safe.
-    pub async fn wait(&self, pause: Duration) {
+    /// For pauses after an attempt that got no answer. Answers whether the way of UDP is open. Cancel safe.
+    pub async fn wait(&self, pause: Duration) -> bool {
         let began = Instant::now();
         tokio::select! {
-            () = tokio::time::sleep(pause) => return,
+            () = tokio::time::sleep(pause) => return false,
             () = self.prober.open() => {}
         }
         let left = pause.saturating_sub(began.elapsed());
         tokio::time::sleep(left.min(vigil::jitter(RETURN_JITTER))).await;
+        true
+    }
+
+    /// Returns when UDP reaches one of the addresses that were dialled last, over whichever way: probes until one is answered. Cancel safe.
+    pub async fn udp_open(&self) {
+        self.prober.open().await;
     }
 
     /// Bytes on the wire, of all connections together.
@@ -186,7 +227,7 @@ impl LinkClient {
 
     /// What the line delivers and how long it is, by the last connection that filled it; `None` before, and with another congestion control than ours.
     pub fn line(&self) -> Option<LineEstimate> {
-        self.memory.line()
+        if self.in_tunnel.load(Relaxed) { self.tunnels.memory.line() } else { self.memory.line() }
     }
 
     /// The UDP port we dial from.
@@ -200,10 +241,18 @@ impl LinkClient {
     /// Closes every connection with `code` and waits, at most `deadline`, until the peers have heard of it.
     pub async fn shutdown(&self, code: CloseCode, deadline: Duration) {
         self.endpoint.close(code.code().into(), code.as_str().as_bytes());
-        if tokio::time::timeout(deadline, self.endpoint.wait_idle()).await.is_err() {
+        let all_idle = async { tokio::join!(self.endpoint.wait_idle(), self.tunnels.shutdown(code)) };
+        if tokio::time::timeout(deadline, all_idle).await.is_err() {
             tracing::debug!(?deadline, "left without the peer's confirmation of the close");
         }
     }
+}
+
+/// A connection, and its tunnel if it is in one.
+type Attempt = Result<(Connection, Option<Tunnel>), DialError>;
+
+fn over_udp(connection: Connection) -> (Connection, Option<Tunnel>) {
+    (connection, None)
 }
 
 /// Why there is no endpoint.
@@ -247,6 +296,14 @@ pub enum DialError {
         address: SocketAddr,
         /// What quinn said.
         source: ConnectError,
+    },
+    /// No TCP connection, or no TLS on it.
+    #[error("no TLS over TCP with {address}")]
+    Tcp {
+        /// Where to.
+        address: SocketAddr,
+        /// What the system, or rustls within it, said.
+        source: io::Error,
     },
     /// The handshake failed.
     #[error("no connection with {address}")]

@@ -3,7 +3,7 @@
 //! The text depends on the side that logs it: an alert "unknown CA" from the collector means that it does not know ours, the same
 //! alert raised here means that we do not know its.
 
-use std::fmt;
+use std::{fmt, io};
 
 use quinn::{ApplicationClose, ConnectionError, TransportErrorCode};
 use spillway_proto::{CloseCode, close::Disposition};
@@ -33,11 +33,19 @@ pub struct Explanation {
 }
 
 impl Explanation {
+    /// True when a handshake got no answer at all.
+    pub fn is_timeout(&self) -> bool {
+        self.reason == TIMED_OUT
+    }
+
     /// True when nobody answered: as soon as somebody does, it is time to dial again.
     pub fn is_silence(&self) -> bool {
         matches!(self.reason, TIMED_OUT | RESOLVE | CONNECT)
     }
 }
+
+/// What quinn says of a connection whose endpoint is gone: [`crate::tunnel`] ends it so.
+const STREAM_ENDED: &str = "endpoint driver future was dropped";
 
 const TIMED_OUT: &str = "timed_out";
 const RESOLVE: &str = "resolve";
@@ -64,12 +72,18 @@ fn explained(error: &ConnectionError, side: Side) -> Explanation {
     match error {
         ConnectionError::ApplicationClosed(close) => application(close),
         // Raised here or told by the peer: the code is the same, who refused whom is not.
+        ConnectionError::TransportError(raised) if raised.reason == STREAM_ENDED => Explanation {
+            what: format!("the TCP connection with the {} ended", other(side)),
+            fix: "nothing to do: the agent redials".to_owned(),
+            retry: Disposition::Redial,
+            reason: "tcp_ended",
+        },
         ConnectionError::TransportError(raised) => transport(raised.code, &raised.reason, side, Refuser::We),
         ConnectionError::ConnectionClosed(told) => transport(told.error_code, &String::from_utf8_lossy(&told.reason), side, Refuser::Peer),
         ConnectionError::TimedOut => Explanation {
             what: format!("the {} did not answer in time", other(side)),
             fix: match side {
-                Side::Agent => "check that the collector runs, that UDP (not only TCP) to its port is open on the way, and the line",
+                Side::Agent => "check that the collector runs, that UDP to its port is open on the way, and the line",
                 Side::Collector => "nothing to do: the agent redials when its line is back",
             }
             .to_owned(),
@@ -111,6 +125,10 @@ impl DialError {
                 let explained = explain(source, Side::Agent);
                 return Explanation { what: format!("{address}: {what}", what = explained.what), ..explained };
             }
+            Self::Tcp { address, source } => {
+                let explained = tcp(source);
+                return Explanation { what: format!("{address} over TCP: {what}", what = explained.what), ..explained };
+            }
             Self::Resolve { host, source } => {
                 (format!("cannot resolve {host}: {source}"), "check collector.address and this machine's DNS", RESOLVE)
             }
@@ -120,6 +138,29 @@ impl DialError {
             }
         };
         Explanation { what, fix: fix.to_owned(), retry: Disposition::Redial, reason }
+    }
+}
+
+/// Explains to the agent why there is no tunnel. What TLS refuses inside a tunnel it refuses outside as well, so it is told alike.
+fn tcp(error: &io::Error) -> Explanation {
+    let redial = |what: String, fix: &str, reason| Explanation { what, fix: fix.to_owned(), retry: Disposition::Redial, reason };
+    let said = error.to_string();
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::AlertReceived(alert)) => tls(u8::from(*alert), &said, Side::Agent, Refuser::Peer),
+        Some(rustls::Error::InvalidCertificate(why)) => {
+            tls(u8::from(rustls::AlertDescription::from(why.clone())), &said, Side::Agent, Refuser::We)
+        }
+        Some(_) => redial(
+            format!("TLS failed ({})", plain(&said)),
+            "check that the address is a Spillway collector and nothing on the way ends TLS",
+            "tls",
+        ),
+        None if error.kind() == io::ErrorKind::TimedOut => redial(
+            "the collector did not answer in time".to_owned(),
+            "check that the collector runs, that UDP or TCP to its port is open on the way, and the line",
+            TIMED_OUT,
+        ),
+        None => redial(said, "check that the collector runs with listen.tcp = true, and the line", CONNECT),
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`server`] | the collector's endpoint: mandatory client certificates, admission |
 //! | [`probe`] | is there a way to the collector? a question of 25 bytes, and its answer |
 //! | [`socket`] | wire bytes counted and capped at the socket |
+//! | [`tunnel`] | QUIC inside TLS over TCP, where UDP is blocked |
 //! | [`mod@explain`] | every way a connection ends, as a sentence and what to do about it |
 //!
 //! Nothing here knows frames or sessions: those speak over the [`quinn::Connection`] that this crate hands out.
@@ -25,9 +26,10 @@ pub mod server;
 pub mod settings;
 pub mod socket;
 mod trust;
+pub mod tunnel;
 mod vigil;
 
-pub use client::LinkClient;
+pub use client::{LinkClient, Way};
 pub use congestion::{Congestion, LineEstimate, LineMemory};
 pub use explain::{Explanation, Side, explain};
 pub use identity::{Identity, IdentityFiles, Role};

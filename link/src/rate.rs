@@ -126,13 +126,23 @@ impl RateCap {
         state.spent = state.spent.saturating_sub(u64::from(bytes));
     }
 
+    /// So many bytes are sent by the system of its own accord: they count, and later ones wait for them.
+    pub(crate) fn sent_unasked(&self, bytes: u64) {
+        self.state().owe(bytes);
+    }
+
+    /// Waits until `bytes` may be sent now, and takes them. Cancel safe.
+    pub(crate) async fn wait_for(&self, bytes: u32) {
+        while let Err(until) = self.take(bytes) {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
     /// So many bytes were received.
     pub(crate) fn received(&self, bytes: u64) {
         let mut state = self.state();
         if state.counting == Counting::Both {
-            let now = state.now();
-            state.pacer.owe(u32::try_from(bytes).unwrap_or(u32::MAX), now);
-            state.spent = state.spent.saturating_add(bytes);
+            state.owe(bytes);
         }
     }
 
@@ -162,6 +172,12 @@ struct State {
 impl State {
     fn now(&self) -> Duration {
         self.base.elapsed()
+    }
+
+    fn owe(&mut self, bytes: u64) {
+        let now = self.now();
+        self.pacer.owe(u32::try_from(bytes).unwrap_or(u32::MAX), now);
+        self.spent = self.spent.saturating_add(bytes);
     }
 
     fn take(&mut self, bytes: u32) -> Result<(), Instant> {

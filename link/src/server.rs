@@ -1,8 +1,8 @@
-//! The collector's endpoint: accepts sites that prove a certificate of the CA, and sheds load before it costs anything.
+//! The collector's endpoint: accepts sites that prove a certificate of the CA, over UDP and in tunnels, and sheds load before it costs anything.
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
     time::Duration,
 };
@@ -12,7 +12,14 @@ use quinn_proto::{ConnectionIdGenerator, HashedConnectionIdGenerator};
 use ring::hmac;
 use spillway_proto::CloseCode;
 
-use crate::{CappedSocket, Identity, LineMemory, LinkSettings, RateCap, WireCounters, identity, probe::ProbeSocket};
+use crate::{
+    CappedSocket, Identity, LineMemory, LinkSettings, RateCap, WireCounters, identity,
+    probe::ProbeSocket,
+    tunnel::{
+        Meter,
+        listen::{Limits, Tunnels},
+    },
+};
 
 /// Most handshakes that wait to be accepted; quinn refuses more. Each holds its first packets, bounded by the next constant.
 const MAX_INCOMING: usize = 1024;
@@ -23,11 +30,18 @@ const MAX_INCOMING_BYTES: u64 = 16 * 1024 * 1024;
 /// Most bytes that one waiting handshake holds: a client hello and its retransmissions.
 const MAX_INCOMING_BYTES_EACH: u64 = 64 * 1024;
 
+/// How often a port is chosen that is free for UDP and TCP.
+const PORT_TRIES: u32 = 16;
+
 /// The collector's end of the link. Must live in a Tokio runtime.
 #[derive(Debug)]
 pub struct LinkServer {
     endpoint: Endpoint,
     counters: Arc<WireCounters>,
+    /// For the connections in tunnels.
+    config: ServerConfig,
+    handshake_timeout: Duration,
+    tunnels: Option<Tunnels>,
 }
 
 impl LinkServer {
@@ -54,20 +68,61 @@ impl LinkServer {
         let socket = CappedSocket::new(runtime.wrap_udp_socket(socket).map_err(bind)?, RateCap::new(None));
         let counters = socket.counters();
         let socket: Arc<dyn AsyncUdpSocket> = Arc::new(ProbeSocket::answering(socket));
-        let endpoint = Endpoint::new_with_abstract_socket(restartable(identity), Some(config), socket, runtime).map_err(bind)?;
-        Ok(Self { endpoint, counters })
+        let endpoint = Endpoint::new_with_abstract_socket(restartable(identity), Some(config.clone()), socket, runtime).map_err(bind)?;
+        config.transport_config(settings.tunnel_transport(&LineMemory::default()));
+        Ok(Self { endpoint, counters, config, handshake_timeout: settings.handshake_timeout, tunnels: None })
+    }
+
+    /// As [`LinkServer::bind`], and takes tunnels ([`crate::tunnel`]) as well, on the TCP port of the same number: at most `tunnels`. Their connections come out of
+    /// [`LinkServer::accept`] as the others do.
+    ///
+    /// # Errors
+    /// As [`LinkServer::bind`], and when the TCP port cannot be bound.
+    pub fn bind_both(address: SocketAddr, identity: &Identity, settings: &LinkSettings, tunnels: usize) -> Result<Self, Error> {
+        // A UDP port of the system's choice may be somebody else's for TCP.
+        let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
+        loop {
+            let mut server = Self::bind(address, identity, settings)?;
+            tries -= 1;
+            match server.listen_tcp(identity, tunnels) {
+                Ok(()) => return Ok(server),
+                Err(Error::BindTcp { .. }) if tries > 0 => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn listen_tcp(&mut self, identity: &Identity, most: usize) -> Result<(), Error> {
+        let address = self.endpoint.local_addr().map_err(Error::Address)?;
+        let bind = |source| Error::BindTcp { address, source };
+        let listener = TcpListener::bind(address).map_err(bind)?;
+        listener.set_nonblocking(true).map_err(bind)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(bind)?;
+        let meter = Meter { cap: RateCap::new(None), counters: self.counters() };
+        let limits = Limits { tunnels: most, handshake_timeout: self.handshake_timeout };
+        self.tunnels = Some(Tunnels::listen(listener, identity, self.config.clone(), meter, limits)?);
+        Ok(())
     }
 
     /// The next peer that wants in; `None` once [`LinkServer::shutdown`] was called. Cancel safe.
     ///
     /// Decide with [`admit`], then await the connection in a task of its own under [`LinkSettings::handshake_timeout`].
     pub async fn accept(&self) -> Option<Incoming> {
-        self.endpoint.accept().await
+        let Some(tunnels) = &self.tunnels else { return self.endpoint.accept().await };
+        tokio::select! {
+            incoming = self.endpoint.accept() => incoming,
+            Some(incoming) = tunnels.accept() => Some(incoming),
+        }
     }
 
-    /// Connections that exist now, with those still in their handshake.
+    /// Connections that exist now, with those still in their handshake, over UDP and in tunnels.
     pub fn open_connections(&self) -> usize {
-        self.endpoint.open_connections()
+        self.endpoint.open_connections() + self.tunnels.as_ref().map_or(0, Tunnels::open_connections)
+    }
+
+    /// Tunnels that exist now.
+    pub fn tunnels(&self) -> usize {
+        self.tunnels.as_ref().map_or(0, Tunnels::open)
     }
 
     /// Bytes on the wire, of all sites together.
@@ -86,12 +141,21 @@ impl LinkServer {
     /// Takes no more connections from now on; those that exist go on.
     pub fn stop_accepting(&self) {
         self.endpoint.set_server_config(None);
+        if let Some(tunnels) = &self.tunnels {
+            tunnels.stop_accepting();
+        }
     }
 
     /// Closes every connection with `code` and waits, at most `deadline`, until the peers have heard of it.
     pub async fn shutdown(&self, code: CloseCode, deadline: Duration) {
         self.endpoint.close(code.code().into(), code.as_str().as_bytes());
-        if tokio::time::timeout(deadline, self.endpoint.wait_idle()).await.is_err() {
+        let tunnels_closed = async {
+            if let Some(tunnels) = &self.tunnels {
+                tunnels.shutdown(code).await;
+            }
+        };
+        let all_idle = async { tokio::join!(self.endpoint.wait_idle(), tunnels_closed) };
+        if tokio::time::timeout(deadline, all_idle).await.is_err() {
             tracing::debug!(?deadline, "left without every site's confirmation of the close");
         }
     }
@@ -143,6 +207,17 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The TCP port cannot be had.
+    #[error("cannot listen on tcp {address} (listen.address); if something else needs that port, set listen.tcp = false")]
+    BindTcp {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system does not say where we listen.
+    #[error("the listening address is unknown")]
+    Address(#[source] io::Error),
     /// The crypto provider lacks what QUIC's first packets are protected with.
     #[error("TLS lacks the cipher suite AES-128-GCM-SHA256, which QUIC begins with")]
     NoInitialCipherSuite,

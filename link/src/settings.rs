@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
-use crate::{Congestion, LineMemory};
+use crate::{Congestion, LineMemory, tunnel::TUNNEL_MTU};
 
 /// Largest UDP payload that either side sends or probes for: an Ethernet frame without IPv6 and UDP headers.
 pub const MAX_DATAGRAM_BYTES: u16 = 1452;
@@ -111,6 +111,18 @@ impl LinkSettings {
     /// As quinn wants it. An idle timeout beyond what QUIC can say (146 million years) becomes that bound. Connections made with it begin with what
     /// `memory` knows of the line, and tell it what they learn.
     pub fn transport(&self, memory: &LineMemory) -> Arc<TransportConfig> {
+        Arc::new(self.transport_config(memory))
+    }
+
+    /// As [`LinkSettings::transport`], in a tunnel: a stream carries datagrams of any size, so there is nothing to look for.
+    pub(crate) fn tunnel_transport(&self, memory: &LineMemory) -> Arc<TransportConfig> {
+        let settings = Self { mtu_discovery: MtuDiscovery::Never, ..self.clone() };
+        let mut transport = settings.transport_config(memory);
+        transport.initial_mtu(TUNNEL_MTU);
+        Arc::new(transport)
+    }
+
+    fn transport_config(&self, memory: &LineMemory) -> TransportConfig {
         let idle = IdleTimeout::try_from(self.idle_timeout).unwrap_or_else(|_| IdleTimeout::from(VarInt::MAX));
         let known_mtu = memory.mtu().filter(|_| self.mtu_discovery == MtuDiscovery::Once);
         let mut discovery = MtuDiscoveryConfig::default();
@@ -143,7 +155,7 @@ impl LinkSettings {
             // one, so that they are finished in the order they were begun all the same: half of each of ten frames serves nobody.
             .send_fairness(true)
             .datagram_receive_buffer_size(None);
-        Arc::new(transport)
+        transport
     }
 }
 

@@ -49,7 +49,15 @@ impl TcpRelay {
     /// # Errors
     /// When no socket can be had.
     pub fn start() -> Result<Self> {
-        let front = TcpListener::bind((Ipv4Addr::LOCALHOST, free_port()?))?;
+        Self::start_at((Ipv4Addr::LOCALHOST, free_port()?).into())
+    }
+
+    /// As [`TcpRelay::start`], where a relay for UDP is: both are one link.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub fn start_at(address: SocketAddr) -> Result<Self> {
+        let front = TcpListener::bind(address)?;
         front.set_nonblocking(true)?;
         let (address, shared) = (front.local_addr()?, Arc::new(Shared::default()));
         let accepting = Arc::clone(&shared);

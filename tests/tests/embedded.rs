@@ -13,6 +13,7 @@ use spillway_lab::oracle::syncs::{check_syncs, check_syncs_rise, read_syncs};
 use spillway_lab::shapes::{Shapes, seed};
 use spillway_lab::spill_dir;
 use spillway_lab::stage::{Stage, StageOptions};
+use spillway_lab::tcp_relay::TcpRelay;
 use spillway_lab::wait::wait_until;
 
 /// Between two faults, and until the last record is at the centre. A dead connection is noticed after 5 s.
@@ -46,6 +47,56 @@ fn an_agent_that_starts_during_an_outage_is_ready_and_spills() {
     stage.wait_drained(&["t"], FLOW_LIMIT).unwrap();
     let report = stage.judge(&["t"]).unwrap();
     assert!(report.is_exact() && report.source_records == u64::try_from(written).unwrap(), "{report}");
+}
+
+#[test]
+fn a_site_whose_udp_is_blocked_goes_over_tcp_and_back() {
+    build::binaries().unwrap();
+    let (edge, central) = (EmbeddedCluster::start("edge").unwrap(), EmbeddedCluster::start("centre").unwrap());
+    let (source, centre) = (edge.client(), central.client());
+    source.create_topic("t", PARTITIONS, &[MESSAGE_MAX]).unwrap();
+    centre.create_topic("plant-7.t", PARTITIONS, &[MESSAGE_MAX]).unwrap();
+    let mut stage =
+        Stage::new(StageOptions { site: "plant-7".to_owned(), source, centre, include: vec![".*".to_owned()], collectors: 1 }).unwrap();
+    stage.agent.config.set("link.udp_retry", "10s");
+    let tcp = TcpRelay::start_at(stage.relay.address()).unwrap();
+    tcp.set_target(stage.listen[0]);
+    stage.relay.set_cut(true);
+    stage.start().unwrap();
+    let writer = Writer::start(&stage.source, seed("udp"));
+
+    // Three handshakes, of 15 s each.
+    wait_until("the link is on TCP", 3 * FLOW_LIMIT, || Ok(goes(&stage, "tcp"))).unwrap();
+    flows(&stage);
+    assert!(!goes(&stage, "udp"));
+    wait_until("the collector counts the tunnel", FLOW_LIMIT, || {
+        Ok(stage.collectors[0].metrics()?.sum("spillway_tunnels_open", &[]) == 1.0)
+    })
+    .unwrap();
+    let blocked = stage.relay.traffic();
+    assert!(blocked.up_bytes == 0 && blocked.cut_packets > 0, "UDP was open: {blocked:?}");
+    // The question of the day, in vain.
+    wait_until("UDP is asked for", FLOW_LIMIT, || Ok(stage.relay.traffic().cut_packets > blocked.cut_packets)).unwrap();
+    let carried = tcp.bytes();
+    flows(&stage);
+    assert!(tcp.bytes() > carried && stage.relay.traffic().up_bytes == 0);
+
+    stage.relay.set_cut(false);
+    wait_until("the link is back on UDP", FLOW_LIMIT, || Ok(goes(&stage, "udp"))).unwrap();
+    flows(&stage);
+    assert!(stage.relay.traffic().up_bytes > 0 && !goes(&stage, "tcp"));
+
+    let written = writer.finish();
+    stage.wait_drained(&["t"], FLOW_LIMIT).unwrap();
+    let report = stage.judge(&["t"]).unwrap();
+    assert!(report.is_exact() && report.source_records == u64::try_from(written).unwrap(), "{report}");
+    assert!(stage.agent.terminate().unwrap().success());
+    assert!(stage.collector(0).unwrap().terminate().unwrap().success());
+}
+
+/// Whether the agent's link goes that way.
+fn goes(stage: &Stage, way: &str) -> bool {
+    stage.agent.metrics().unwrap().sum("spillway_link_way", &[&format!("way=\"{way}\"")]) >= 1.0
 }
 
 #[test]

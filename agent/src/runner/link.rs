@@ -1,19 +1,20 @@
 //! What comes from the collector.
 
 use std::future::pending;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use spillway_agent_core::forecast::Forecast;
 use spillway_agent_core::lane::{HeldBecause, LaneSource, Phase};
 use spillway_agent_core::ledger::{self, Resumed};
+use spillway_agent_core::redial::Attempt;
 use spillway_link::Explanation;
 use spillway_proto::close::CloseCode;
 use spillway_proto::frame::Translator;
 use spillway_proto::message::{self, AgentMessage, CollectorMessage, Hold};
 use spillway_proto::{Lane, limits};
-use tokio::task::JoinHandle;
 
 use super::sending::Sending;
+use super::way::{Dialling, NotOpened};
 use super::{Error, Runner};
 use crate::session::{Event, Session};
 use crate::source::Command;
@@ -37,43 +38,52 @@ pub(super) async fn next_event(session: &mut Option<Session>) -> Event {
 }
 
 /// The end of the attempt under way; never without one. Cancel safe.
-pub(super) async fn opened(dialling: &mut Option<JoinHandle<Result<Session, Box<Explanation>>>>) -> Result<Session, Box<Explanation>> {
+pub(super) async fn opened(dialling: &mut Option<Dialling>) -> Result<Session, NotOpened> {
     let Some(handle) = dialling else {
         return pending().await;
     };
     let outcome = handle.await;
     *dialling = None;
     outcome.unwrap_or_else(|panic| {
-        Err(Box::new(Explanation {
+        Err(NotOpened::Failed(Box::new(Explanation {
             what: format!("dialling failed: {panic}"),
             fix: "a bug: report it with this log".to_owned(),
             retry: spillway_proto::close::Disposition::Redial,
             reason: "internal",
-        }))
+        })))
     })
 }
 
 impl Runner {
-    pub(super) fn on_dialled(&mut self, outcome: Result<Session, Box<Explanation>>) -> Result<(), Error> {
+    pub(super) fn on_dialled(&mut self, outcome: Result<Session, NotOpened>) -> Result<(), Error> {
         let address = self.parts.config.collector.addresses.get(self.address).map(ToString::to_string).unwrap_or_default();
         let session = match outcome {
             Ok(session) => session,
-            Err(explanation) => {
+            Err(NotOpened::UdpAnswers) => {
+                self.ways.udp_answered();
+                self.dial(Attempt { pause: Duration::ZERO, address: self.address });
+                return Ok(());
+            }
+            Err(NotOpened::Failed(explanation)) => {
                 self.complain(&address, &explanation);
+                self.way_failed(&explanation);
                 let attempt = self.redial.failed(explanation.retry, rand::random());
                 self.dial(attempt);
                 return Ok(());
             }
         };
         let welcome = &session.welcome;
-        tracing::info!(event = "session_open", address, collector = welcome.software, rtt = ?session.rtt(), "session open");
+        let way = self.ways.way().as_str();
+        tracing::info!(event = "session_open", address, way, collector = welcome.software, rtt = ?session.rtt(), "session open");
         self.redial.opened();
+        self.way_opened();
         self.sessions += 1;
         if self.sessions > 1 {
             self.parts.metrics.reconnects.inc();
         }
         self.parts.metrics.link_up.set(1);
         (self.link_trouble, self.sending, self.session_since) = (None, Sending::default(), Instant::now());
+        self.told_trouble.clear();
         self.silence.end(self.session_since);
         self.forget_questions();
         let largest_raw = usize::try_from(welcome.max_frame_raw_bytes).unwrap_or(usize::MAX).min(limits::MAX_FRAME_RAW_BYTES);
@@ -138,6 +148,7 @@ impl Runner {
         (self.sending, self.away_since) = (Sending::default(), Instant::now());
         self.forget_questions();
         self.parts.metrics.link_up.set(0);
+        self.forget_question();
         let attempt = self.redial.lost(disposition, rand::random());
         self.dial(attempt);
         self.post();
@@ -147,12 +158,12 @@ impl Runner {
     fn complain(&mut self, address: &str, explanation: &Explanation) {
         self.silent = explanation.is_silence();
         let text = explanation.to_string();
-        if self.link_trouble.as_ref() == Some(&text) {
+        self.link_trouble = Some(text.clone());
+        if self.told_trouble.insert(self.ways.way().as_str(), text.clone()).as_ref() == Some(&text) {
             tracing::debug!(event = "session_failed", address, reason = explanation.reason, "{text}");
             return;
         }
         tracing::warn!(event = "session_failed", address, reason = explanation.reason, "{text}");
-        self.link_trouble = Some(text);
     }
 
     fn on_message(&mut self, message: CollectorMessage) -> Result<(), ledger::Error> {

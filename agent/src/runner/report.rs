@@ -195,6 +195,7 @@ impl Runner {
         LinkStatus {
             state: state.to_owned(),
             address,
+            way: self.ways.way().as_str().to_owned(),
             collector_version: self.session.as_ref().map(|session| session.welcome.software.clone()),
             rtt_seconds: self.session.as_ref().map(|session| session.rtt().as_secs_f64()),
             last_error: self.link_trouble.clone(),

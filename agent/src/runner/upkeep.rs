@@ -56,6 +56,7 @@ impl Runner {
         self.tell_linger()?;
         self.tell_line()?;
         self.ask_for_life(now);
+        self.ask_for_udp(now);
         self.tick_spill(now);
         self.tell_waiting()?;
         self.step_metrics();

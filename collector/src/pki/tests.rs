@@ -208,7 +208,7 @@ async fn what_is_made_here_opens_a_link() {
         name
     });
     let client = LinkClient::new(&site, &LinkSettings::agent(), RateCap::new(None)).unwrap();
-    let connection = client.dial("127.0.0.1", port).await.unwrap();
+    let connection = client.dial(spillway_link::Way::Udp, "127.0.0.1", port).await.unwrap();
     connection.closed().await;
     assert_eq!(accepted.await.unwrap().as_str(), "plant-7");
 }

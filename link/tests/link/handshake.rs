@@ -9,7 +9,7 @@ use std::{
 use crate::common::{Authority, DAY, Made};
 use quinn::{ConnectionError, crypto::rustls::QuicClientConfig};
 use rcgen::ExtendedKeyUsagePurpose as Purpose;
-use spillway_link::{Explanation, Identity, LinkClient, LinkServer, LinkSettings, RateCap, Side, explain, site_name};
+use spillway_link::{Explanation, Identity, LinkClient, LinkServer, LinkSettings, RateCap, Side, Way, explain, site_name};
 use spillway_proto::{CloseCode, close::Disposition};
 use tokio::{sync::mpsc, time::timeout};
 
@@ -45,7 +45,7 @@ async fn attempt(site: &Identity, collector: &Identity, name: &str) -> Seen {
         outcome
     });
     let client = LinkClient::new(site, &LinkSettings::agent(), RateCap::new(None)).unwrap();
-    let agent = match client.dial_addresses(vec![address], name).await {
+    let agent = match client.dial_addresses(Way::Udp, vec![address], name).await {
         // The client's handshake ends before the server has looked at its certificate.
         Ok(connection) => timeout(PATIENCE, connection.closed()).await.unwrap(),
         Err(spillway_link::client::DialError::Handshake { source, .. }) => source,
@@ -205,7 +205,7 @@ async fn a_full_collector_says_so() {
         std::future::pending::<()>().await;
     });
     let client = LinkClient::new(&Made::site().identity(&ca, &[]), &LinkSettings::agent(), RateCap::new(None)).unwrap();
-    let explained = client.dial_addresses(vec![address], "localhost").await.unwrap_err().explain();
+    let explained = client.dial_addresses(Way::Udp, vec![address], "localhost").await.unwrap_err().explain();
     assert_eq!((explained.reason, explained.retry), ("too_many_connections", Disposition::Redial));
     assert!(explained.what.contains(&address.to_string()), "{explained}");
 }
@@ -216,10 +216,10 @@ async fn nobody_at_the_address_is_a_timeout_with_advice() {
     let silent = std::net::UdpSocket::bind(LOOPBACK).unwrap();
     let settings = LinkSettings { handshake_timeout: Duration::from_millis(200), ..LinkSettings::agent() };
     let client = LinkClient::new(&Made::site().identity(&ca, &[]), &settings, RateCap::new(None)).unwrap();
-    let explained = client.dial("127.0.0.1", silent.local_addr().unwrap().port()).await.unwrap_err().explain();
+    let explained = client.dial(Way::Udp, "127.0.0.1", silent.local_addr().unwrap().port()).await.unwrap_err().explain();
     assert_eq!(explained.reason, "timed_out");
     assert!(explained.fix.contains("UDP"), "{explained}");
-    let explained = client.dial("no-such-host.invalid", 4433).await.unwrap_err().explain();
+    let explained = client.dial(Way::Udp, "no-such-host.invalid", 4433).await.unwrap_err().explain();
     assert_eq!(explained.reason, "resolve");
     assert!(explained.what.contains("no-such-host.invalid"), "{explained}");
 }
@@ -239,7 +239,7 @@ async fn a_silent_or_wrong_address_does_not_hide_a_good_one() {
     // Port 0 cannot be dialled at all.
     let addresses = vec!["127.0.0.1:0".parse().unwrap(), silent.local_addr().unwrap(), good];
     let began = std::time::Instant::now();
-    let connection = client.dial_addresses(addresses, "localhost").await.unwrap();
+    let connection = client.dial_addresses(Way::Udp, addresses, "localhost").await.unwrap();
     assert_eq!(connection.remote_address().port(), good.port());
     assert!(began.elapsed() < LinkSettings::agent().handshake_timeout, "did not wait for the silent one");
 }
@@ -267,7 +267,7 @@ async fn an_agent_learns_at_once_that_the_collector_was_restarted() {
     let (runtime, mut heard) = collector_to_kill(load(), LOOPBACK.parse().unwrap());
     let address = heard.recv().await.unwrap();
     let client = LinkClient::new(&Made::site().identity(&ca, &[]), &LinkSettings::agent(), RateCap::new(None)).unwrap();
-    let connection = client.dial_addresses(vec![address], "localhost").await.unwrap();
+    let connection = client.dial_addresses(Way::Udp, vec![address], "localhost").await.unwrap();
     // Past the handshake on both sides.
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(connection.close_reason(), None);

@@ -5,4 +5,5 @@ mod common;
 mod handshake;
 mod identity;
 mod outage;
+mod tunnel;
 mod wire;

@@ -11,7 +11,7 @@ use std::{
 
 use quinn::Connection;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use spillway_link::{LinkClient, LinkServer, LinkSettings, RateCap, probe::PROBE_BYTES};
+use spillway_link::{LinkClient, LinkServer, LinkSettings, RateCap, Way, probe::PROBE_BYTES};
 use tokio::{net::UdpSocket, time::Instant};
 
 use crate::common::{Authority, Made};
@@ -98,12 +98,12 @@ impl Stage {
     /// Dials as the agent does, with its longest pauses, and never stops sending.
     async fn work(&self, connections: &AtomicU64) {
         loop {
-            match self.client.dial_addresses(vec![self.relay], "localhost").await {
+            match self.client.dial_addresses(Way::Udp, vec![self.relay], "localhost").await {
                 Ok(connection) => {
                     connections.fetch_add(1, Relaxed);
                     send(&connection).await;
                 }
-                Err(_) => self.client.wait(Duration::from_secs(30)).await,
+                Err(_) => _ = self.client.wait(Duration::from_secs(30)).await,
             }
         }
     }
@@ -168,7 +168,7 @@ async fn the_first_byte_is_through_soon_after_any_outage() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_not_probed() {
     let stage = Stage::new().await;
-    let connection = stage.client.dial_addresses(vec![stage.relay], "localhost").await.unwrap();
+    let connection = stage.client.dial_addresses(Way::Udp, vec![stage.relay], "localhost").await.unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert!(connection.close_reason().is_none());
     assert_eq!(stage.state.probes.load(Relaxed), 0);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use quinn::Connection;
-use spillway_link::{BitRate, Counting, LinkClient, LinkServer, LinkSettings, MtuDiscovery, RateCap};
+use spillway_link::{BitRate, Counting, LinkClient, LinkServer, LinkSettings, MtuDiscovery, RateCap, Way};
 use tokio::{net::UdpSocket, time::Instant};
 
 use crate::common::{Authority, Made};
@@ -135,7 +135,7 @@ impl Line {
         tokio::spawn(relay(front, to, loss_percent, Arc::clone(&log)));
 
         let client = LinkClient::new(&Made::site().identity(&ca, &[]), settings, cap).unwrap();
-        let connection = client.dial_addresses(vec![at], "localhost").await.unwrap();
+        let connection = client.dial_addresses(Way::Udp, vec![at], "localhost").await.unwrap();
         Self { client, connection, arrived, log }
     }
 

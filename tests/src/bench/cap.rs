@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Parser as _};
 use spillway_collector::cli::{Cli, Command};
 use spillway_link::{
-    BitRate, Counting, Identity, IdentityFiles, LinkClient, LinkServer, LinkSettings, MtuDiscovery, RateCap, Role, SLOW_LINE_BITS,
+    BitRate, Counting, Identity, IdentityFiles, LinkClient, LinkServer, LinkSettings, MtuDiscovery, RateCap, Role, SLOW_LINE_BITS, Way,
 };
 
 use crate::reaper::scratch_dir;
@@ -140,7 +140,8 @@ fn measure(identities: &Identities, bits: u64, counting: Counting, span: Duratio
             ..slow(LinkSettings::agent())
         };
         let client = LinkClient::new(&identities.site, &settings, cap)?;
-        let connection = client.dial_addresses(vec![relay.address()], "localhost").await.context("no connection through the relay")?;
+        let connection =
+            client.dial_addresses(Way::Udp, vec![relay.address()], "localhost").await.context("no connection through the relay")?;
         let sender = tokio::spawn({
             let connection = connection.clone();
             async move {

@@ -81,7 +81,8 @@ impl TestAgent {
     /// Dials with the certificate that is in the folder.
     pub(crate) async fn dial_files(folder: &Folder, site: &str, address: SocketAddr) -> (LinkClient, Result<Connection, String>) {
         let client = LinkClient::new(&folder.identity(site), &LinkSettings::agent(), RateCap::new(None)).unwrap();
-        let connection = client.dial_addresses(vec![address], "localhost").await.map_err(|error| error.to_string());
+        let connection =
+            client.dial_addresses(spillway_link::Way::Udp, vec![address], "localhost").await.map_err(|error| error.to_string());
         (client, connection)
     }
 

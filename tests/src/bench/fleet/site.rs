@@ -72,7 +72,7 @@ pub async fn live(identity: Identity, address: SocketAddr, board: &Board) -> Res
     let mut attempt = redial.first();
     loop {
         tokio::time::sleep(attempt.pause).await;
-        let opened = match link.dial_addresses(vec![address], "127.0.0.1").await {
+        let opened = match link.dial_addresses(spillway_link::Way::Udp, vec![address], "127.0.0.1").await {
             Ok(connection) => Session::run(connection, board).await.unwrap_or(false),
             Err(_) => false,
         };

@@ -58,7 +58,7 @@ pub fn spillway(course: &Course<'_>) -> Result<Sums> {
         let link = runtime.block_on(async { LinkClient::new(&client, &LinkSettings::agent(), RateCap::new(None)) })?;
         Ok((runtime, link))
     })?;
-    let connection = edge.block_on(link.dial_addresses(vec![to], NAME))?;
+    let connection = edge.block_on(link.dial_addresses(spillway_link::Way::Udp, vec![to], NAME))?;
     let sums = transfer(course, &edge, &connection, &received);
     end(edge, centre);
     Ok(sums)
