@@ -27,13 +27,7 @@ const MESSAGE_MAX: (&str, &str) = ("max.message.bytes", "2000000");
 /// A service manager would otherwise end it, over and over, for as long as the outage lasts.
 #[test]
 fn an_agent_that_starts_during_an_outage_is_ready_and_spills() {
-    build::binaries().unwrap();
-    let (edge, central) = (EmbeddedCluster::start("edge").unwrap(), EmbeddedCluster::start("centre").unwrap());
-    let (source, centre) = (edge.client(), central.client());
-    source.create_topic("t", PARTITIONS, &[MESSAGE_MAX]).unwrap();
-    centre.create_topic("plant-7.t", PARTITIONS, &[MESSAGE_MAX]).unwrap();
-    let mut stage =
-        Stage::new(StageOptions { site: "plant-7".to_owned(), source, centre, include: vec![".*".to_owned()], collectors: 1 }).unwrap();
+    let (mut stage, _edge, _central) = stage(1);
     stage.agent.config.set("spill.after", "1s");
     stage.relay.set_cut(true);
     stage.start().unwrap();
@@ -51,13 +45,7 @@ fn an_agent_that_starts_during_an_outage_is_ready_and_spills() {
 
 #[test]
 fn a_site_whose_udp_is_blocked_goes_over_tcp_and_back() {
-    build::binaries().unwrap();
-    let (edge, central) = (EmbeddedCluster::start("edge").unwrap(), EmbeddedCluster::start("centre").unwrap());
-    let (source, centre) = (edge.client(), central.client());
-    source.create_topic("t", PARTITIONS, &[MESSAGE_MAX]).unwrap();
-    centre.create_topic("plant-7.t", PARTITIONS, &[MESSAGE_MAX]).unwrap();
-    let mut stage =
-        Stage::new(StageOptions { site: "plant-7".to_owned(), source, centre, include: vec![".*".to_owned()], collectors: 1 }).unwrap();
+    let (mut stage, _edge, _central) = stage(1);
     stage.agent.config.set("link.udp_retry", "10s");
     let tcp = TcpRelay::start_at(stage.relay.address()).unwrap();
     tcp.set_target(stage.listen[0]);
@@ -101,15 +89,8 @@ fn goes(stage: &Stage, way: &str) -> bool {
 
 #[test]
 fn records_of_all_shapes_survive_cuts_kills_moves_and_restarts() {
-    build::binaries().unwrap();
     let seed = seed("embedded");
-    let edge = EmbeddedCluster::start("edge").unwrap();
-    let central = EmbeddedCluster::start("centre").unwrap();
-    let (source, centre) = (edge.client(), central.client());
-    source.create_topic("t", PARTITIONS, &[MESSAGE_MAX]).unwrap();
-    centre.create_topic("plant-7.t", PARTITIONS, &[MESSAGE_MAX]).unwrap();
-    let mut stage =
-        Stage::new(StageOptions { site: "plant-7".to_owned(), source, centre, include: vec![".*".to_owned()], collectors: 2 }).unwrap();
+    let (mut stage, _edge, central) = stage(2);
     stage.agent.config.set("link.idle_timeout", "5s");
     stage.agent.config.set("link.keep_alive", "1s");
     stage.start().unwrap();
@@ -150,6 +131,17 @@ fn records_of_all_shapes_survive_cuts_kills_moves_and_restarts() {
     for collector in &mut stage.collectors {
         assert!(collector.terminate().unwrap().success());
     }
+}
+
+/// A deployment with the topic at both ends, and its brokers at the edge and at the centre. Nothing of it runs but these.
+fn stage(collectors: usize) -> (Stage, EmbeddedCluster, EmbeddedCluster) {
+    build::binaries().unwrap();
+    let (edge, central) = (EmbeddedCluster::start("edge").unwrap(), EmbeddedCluster::start("centre").unwrap());
+    let (source, centre) = (edge.client(), central.client());
+    source.create_topic("t", PARTITIONS, &[MESSAGE_MAX]).unwrap();
+    centre.create_topic("plant-7.t", PARTITIONS, &[MESSAGE_MAX]).unwrap();
+    let options = StageOptions { site: "plant-7".to_owned(), source, centre, include: vec![".*".to_owned()], collectors };
+    (Stage::new(options).unwrap(), edge, central)
 }
 
 /// Waits until records written from now on arrive.

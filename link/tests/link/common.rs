@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -92,6 +93,20 @@ impl Files {
 
     pub(crate) fn load_at(&self, role: Role, now: SystemTime) -> Result<Identity, Error> {
         Identity::load(&self.paths, role, now)
+    }
+}
+
+/// For a client that has no certificate to show.
+#[derive(Debug)]
+pub(crate) struct NoCertificate;
+
+impl rustls::client::ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
     }
 }
 

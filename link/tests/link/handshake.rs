@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::common::{Authority, DAY, Made};
+use crate::common::{Authority, DAY, Made, NoCertificate};
 use quinn::{ConnectionError, crypto::rustls::QuicClientConfig};
 use rcgen::ExtendedKeyUsagePurpose as Purpose;
 use spillway_link::{Explanation, Identity, LinkClient, LinkServer, LinkSettings, RateCap, Side, Way, explain, site_name};
@@ -174,19 +174,6 @@ async fn who_speaks_something_else_or_has_no_certificate_stays_out() {
     config.client_auth_cert_resolver = Arc::new(NoCertificate);
     let (agent, seen_by_collector) = stranger(config, &collector).await.explained();
     assert_eq!((agent.reason, seen_by_collector.reason), ("certificate_missing", "certificate_missing"));
-}
-
-#[derive(Debug)]
-struct NoCertificate;
-
-impl rustls::client::ResolvesClientCert for NoCertificate {
-    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
-        None
-    }
-
-    fn has_certs(&self) -> bool {
-        false
-    }
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::common::{Authority, Made};
+use crate::common::{Authority, Made, NoCertificate};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -253,19 +253,6 @@ async fn who_has_no_certificate_gets_no_tunnel_and_who_says_nothing_loses_it() {
             assert!(matches!(outcome, Ok(0) | Err(_)), "{outcome:?}");
         }
         assert_eq!(centre.server.tunnels(), 0);
-    }
-}
-
-#[derive(Debug)]
-struct NoCertificate;
-
-impl rustls::client::ResolvesClientCert for NoCertificate {
-    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
-        None
-    }
-
-    fn has_certs(&self) -> bool {
-        false
     }
 }
 
