@@ -210,17 +210,17 @@ pub enum BenchCommand {
         after_help = "Examples:\n  ./lab bench link                                             2 Mbit/s, 300 ms, 2 % loss; four minutes\n  \
                             ./lab bench link --with spillway --seconds 20                a first impression\n  \
                             ./lab bench link --line 512kbit,600ms,2%/8 --runs 3          loss in bursts, medians of three runs\n  \
-                            ./lab bench link --grid                                      24 lines; 100 minutes"
+                            ./lab bench link --grid                                      Spillway on 24 lines; 24 minutes of 50 s and 10 s before"
     )]
     Link(LinkOptions),
     /// What a backlog of telemetry costs on a thin line, through Spillway and through MirrorMaker 2
     ///
     /// Real Kafka at both ends of a WAN (./lab wan). The release build of agent and collector, MirrorMaker 2 with its default settings, and MirrorMaker 2 tuned
-    /// for such a line (zstd, 500 ms of linger, batches of 1 MiB, large fetches), both at the edge where they do best, carry the same 300,000 small JSON
-    /// records to the centre, one after the other. Prints bytes at the IP level in both directions, seconds until the last record is there, and ratios.
-    /// Needs root, Java 17 and Maven. A report, not a test: the exit code is 0 whatever the figures say.
+    /// for such a line (zstd, 500 ms of linger, batches of 1 MiB, large fetches), each on TCP with CUBIC and with BBR, all at the edge where they do best, carry
+    /// the same 300,000 small JSON records to the centre, one after the other. Prints bytes at the IP level in both directions, seconds until the last record is
+    /// there, and ratios. Needs root, Java 17 and Maven. A report, not a test: the exit code is 0 whatever the figures say.
     #[command(
-        after_help = "Examples:\n  ./lab bench compress                                           2 Mbit/s, 300 ms, 2 % loss; some 15 minutes\n  \
+        after_help = "Examples:\n  ./lab bench compress                                           2 Mbit/s, 300 ms, 2 % loss; about half an hour\n  \
                             ./lab bench compress --records 20000 --with spillway,mm2-tuned   a first impression"
     )]
     Compress(CompressOptions),

@@ -8,12 +8,14 @@
 //! | [`pump`] | devices and the clock |
 //! | [`namespace`] | network namespaces, and threads and programs inside |
 //! | [`control`] | orders over a socket |
+//! | [`congestion`] | the congestion control of TCP at both ends |
 //! | [`command`] | `./lab wan` |
 //!
 //! What a line does to its packets is decided in the crate `spillway-wan`. Without root, [`crate::relay`] gives a subset: it delays, loses and
 //! cuts UDP, without rate, queue or TCP.
 
 pub mod command;
+pub mod congestion;
 pub mod control;
 pub mod link;
 pub mod namespace;

@@ -1,7 +1,6 @@
 //! `lab bench compress`: what the same backlog of telemetry costs on a thin line, through Spillway and through MirrorMaker 2.
 //!
-//! Real Kafka at both ends of a WAN, agent or MirrorMaker 2 at the edge. MirrorMaker 2's documentation wants it near the centre; on such a line it does
-//! best at the edge, since its producer can wait for a batch and its consumer's fetches do not time out.
+//! Real Kafka at both ends of a WAN, agent or MirrorMaker 2 at the edge ([`super::thin`]).
 //!
 //! | module | what it is for |
 //! |---|---|
@@ -22,10 +21,11 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use self::arrivals::Arrivals;
-use self::contestants::{Carrier, Field};
+use self::contestants::Carrier;
 use self::outcome::{Outcome, table};
-use self::records::{Backlog, TOPICS};
+use self::records::{Backlog, PATTERN, TOPICS};
 use super::link::line::LineOptions;
+use super::thin::Field;
 use crate::client::Client;
 use crate::java::{self, Tuning};
 use crate::kafka_cluster::{KafkaCluster, KafkaOptions};
@@ -55,7 +55,7 @@ pub struct CompressOptions {
     /// What waits before the line at most [default: what the line carries in a round trip, 32 kB at least]
     #[arg(long, value_name = "SIZE")]
     pub queue: Option<String>,
-    /// Only these: spillway, mm2-default, mm2-tuned
+    /// Only these: spillway, mm2-default, mm2-tuned (TCP with CUBIC), mm2-default-bbr, mm2-tuned-bbr
     #[arg(long, value_name = "WHO", value_delimiter = ',', num_args = 1..)]
     pub with: Vec<Carrier>,
     /// A contestant that takes longer is ended, and it is told how far it came
@@ -105,10 +105,14 @@ pub fn run(options: &CompressOptions) -> Result<()> {
         options.line.queue_bytes(queue) / 1000,
     );
     options.line.orders(queue).iter().try_for_each(|order| wan.order(order).map(drop))?;
-    let field = Field { wan: &wan, source, centre, binaries, heap_mib: options.mm2_heap };
+    let field = Field { wan: &wan, source, centre, topics: PATTERN, binaries, heap_mib: options.mm2_heap };
     let limit = Duration::from_secs(options.limit_minutes * 60);
     let mut outcomes = Vec::new();
     for carrier in carriers {
+        if let Some(Err(error)) = carrier.congestion().map(|congestion| wan.set_tcp_congestion(congestion.name())) {
+            println!("\n{carrier} is left out: {error:#}");
+            continue;
+        }
         let outcome = race(carrier, &field, options.records, limit);
         if outcome.is_err() {
             println!("logs and configuration files stay in {}", Reaper::global()?.keep_logs().display());
@@ -144,6 +148,8 @@ fn race(carrier: Carrier, field: &Field<'_>, records: u64, limit: Duration) -> R
             println!("  {:>4} s  {:>5.1} %  {megabytes:.2} MB on the wire", took.as_secs(), arrived as f64 / records as f64 * 100.0);
         }
     };
+    // Its connections are open still.
+    carrier.crosses_as_meant(field)?;
     // They belong to what has arrived; the time does not.
     let aftermath = Instant::now();
     while aftermath.elapsed() < AFTERMATH {

@@ -13,6 +13,7 @@
 //! | [`classes`] | alarms beside bulk, and shares by class and weight, on a thin line |
 //! | [`cap`] | how closely the cap on wire bytes is kept, and a month of a budget |
 //! | [`contestant`] | Spillway and MirrorMaker 2 as something that can be started and measured |
+//! | [`thin`] | the same with a WAN between their ends |
 //! | [`workload`] | the records |
 //! | [`usage`] | processor time and memory of a process, disk of a directory |
 //! | [`progress`] | how far the centre is, sampled |
@@ -29,6 +30,7 @@ pub mod progress;
 pub mod report;
 pub mod retention;
 pub mod spill;
+pub mod thin;
 pub mod throughput;
 pub mod usage;
 pub mod workload;

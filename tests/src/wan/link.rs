@@ -19,6 +19,12 @@ pub const EDGE: Ipv4Addr = Ipv4Addr::new(10, 93, 0, 2);
 /// Bits of the network that both are in; all of it is routed over the link.
 pub const PREFIX_BITS: u8 = 16;
 
+/// That network.
+pub const NETWORK: &str = "10.93.0.0/16";
+
+/// UDP, in the tenth byte of an IPv4 header.
+const UDP: Option<&u8> = Some(&17);
+
 /// Orders that wait for their time, at most.
 const AGENDA_MAX: usize = 20_000;
 
@@ -31,6 +37,8 @@ pub struct Link {
     moves: u8,
     /// Sent to an address that the edge does not have.
     stray: Count,
+    udp_blocked: bool,
+    blocked: Count,
     /// By time.
     agenda: VecDeque<Timed>,
 }
@@ -51,6 +59,8 @@ pub struct LinkCounters {
     pub to_edge: Counters,
     /// Of the centre's packets, those to an address that the edge has left; they are not among `to_edge`.
     pub stray: Count,
+    /// Of both ends' packets, those of UDP while it was blocked; they are not among the others.
+    pub blocked: Count,
 }
 
 impl LinkCounters {
@@ -73,6 +83,7 @@ impl LinkCounters {
             to_centre: self.to_centre.since(&earlier.to_centre),
             to_edge: self.to_edge.since(&earlier.to_edge),
             stray: self.stray - earlier.stray,
+            blocked: self.blocked - earlier.blocked,
         }
     }
 
@@ -91,8 +102,9 @@ impl LinkCounters {
             ];
             format!("{direction:<9}{}\n", parts.concat())
         };
-        let stray = format!("{:<9} packets={} bytes={}", "stray", self.stray.packets, self.stray.bytes);
-        line(Direction::ToCentre, &self.to_centre) + &line(Direction::ToEdge, &self.to_edge) + &stray
+        let neither = |name: &str, count: Count| format!("{name:<9} packets={} bytes={}", count.packets, count.bytes);
+        let neither = format!("{}\n{}", neither("stray", self.stray), neither("blocked", self.blocked));
+        line(Direction::ToCentre, &self.to_centre) + &line(Direction::ToEdge, &self.to_edge) + &neither
     }
 }
 
@@ -105,6 +117,8 @@ impl Link {
             masquerade: Masquerade::none(EDGE),
             moves: 0,
             stray: Count::default(),
+            udp_blocked: false,
+            blocked: Count::default(),
             agenda: VecDeque::new(),
         }
     }
@@ -136,6 +150,7 @@ impl Link {
             }
             Order::Address(address) => return self.set_address(*address),
             Order::Ports => self.masquerade.shift_ports(),
+            Order::Udp(passes) => self.udp_blocked = !passes,
             Order::Counters => return Ok(self.counters().text()),
         }
         Ok("done".to_owned())
@@ -144,11 +159,16 @@ impl Link {
     /// Hands in a packet.
     pub fn push(&mut self, now: Duration, direction: Direction, mut packet: Vec<u8>) -> Option<Fate> {
         self.keep_agenda(now);
+        let bytes = u64::try_from(packet.len()).unwrap_or(u64::MAX);
+        if self.udp_blocked && packet.get(9) == UDP {
+            self.blocked += Count { packets: 1, bytes };
+            return None;
+        }
         match direction {
             Direction::ToCentre => self.masquerade.to_centre(&mut packet),
             Direction::ToEdge => {
                 if !self.masquerade.to_edge(&mut packet) {
-                    self.stray += Count { packets: 1, bytes: u64::try_from(packet.len()).unwrap_or(u64::MAX) };
+                    self.stray += Count { packets: 1, bytes };
                     return None;
                 }
             }
@@ -173,7 +193,7 @@ impl Link {
     #[must_use]
     pub fn counters(&self) -> LinkCounters {
         let [to_centre, to_edge] = &self.lines;
-        LinkCounters { to_centre: to_centre.counters(), to_edge: to_edge.counters(), stray: self.stray }
+        LinkCounters { to_centre: to_centre.counters(), to_edge: to_edge.counters(), stray: self.stray, blocked: self.blocked }
     }
 
     /// What a direction is like.
@@ -283,6 +303,24 @@ mod tests {
         assert_eq!(link.pop(S * 63).unwrap().1[12..16], [10, 93, 2, 2]);
         assert_eq!(link.push(S * 63, Direction::ToEdge, packet(CENTRE, EDGE)), None);
         assert_eq!((link.counters().stray.bytes, link.counters().to_edge.offered.packets), (40, 2));
+    }
+
+    #[test]
+    fn blocked_udp_is_counted_and_nothing_else_is_held_up() {
+        let mut link = Link::new(1);
+        let of = |protocol: u8| {
+            let mut packet = packet(EDGE, CENTRE);
+            packet[9] = protocol;
+            packet
+        };
+        link.order(S, &"udp off".parse().unwrap()).unwrap();
+        assert_eq!(link.push(S, Direction::ToCentre, of(17)), None);
+        assert_eq!(link.push(S, Direction::ToCentre, of(6)), Some(Fate::Queued));
+        link.order(S, &"udp on".parse().unwrap()).unwrap();
+        assert_eq!(link.push(S, Direction::ToCentre, of(17)), Some(Fate::Queued));
+        let counters = link.counters();
+        assert_eq!((counters.blocked.packets, counters.blocked.bytes, counters.to_centre.offered.packets), (1, 40, 2));
+        assert!(counters.text().ends_with("\nblocked   packets=1 bytes=40"), "{}", counters.text());
     }
 
     #[test]

@@ -25,6 +25,7 @@ Orders (without to-centre or to-edge: both directions)
   [to-centre|to-edge] outage 10s                  down, and up again so much later
   address next | A.B.C.D                          the centre sees the edge under another address of 10.93.0.0/16
   ports next                                      the centre sees other ports of the edge's connections
+  udp off | on                                    nothing but TCP passes, as behind some firewalls; and UDP again
   counters                                        packets and bytes at the IP level
 
 Scenario file: a line is `AT ORDER` (30s outage 10s) or `every PERIOD ORDER` (every 5m outage 10s); times from the start. # begins a comment.";
@@ -57,6 +58,8 @@ pub enum Order {
     Address(Option<Ipv4Addr>),
     /// Other ports of the edge's connections.
     Ports,
+    /// Whether UDP passes.
+    Udp(bool),
     /// Tell the counters.
     Counters,
 }
@@ -134,8 +137,10 @@ impl FromStr for Order {
                 address.parse().with_context(|| format!("{address:?} is no IPv4 address; write `next` or for example 10.93.7.2"))?,
             )),
             (None, ["ports", "next"]) => Self::Ports,
+            (None, ["udp", "off"]) => Self::Udp(false),
+            (None, ["udp", "on"]) => Self::Udp(true),
             (None, ["counters"]) => Self::Counters,
-            (Some(_), [word @ ("address" | "ports" | "counters"), ..]) => bail!("`{word}` has no direction; leave that out"),
+            (Some(_), [word @ ("address" | "ports" | "udp" | "counters"), ..]) => bail!("`{word}` has no direction; leave that out"),
             (_, pairs) => Self::Shape(only, changes(pairs)?),
         };
         Ok(order)
@@ -204,7 +209,9 @@ fn changes(words: &[&str]) -> Result<Vec<Change>> {
 
 fn change(key: &str, value: Option<&str>) -> Result<Change> {
     if !["rate", "delay", "jitter", "reorder", "loss", "queue"].contains(&key) {
-        bail!("{key:?} is not known; there are rate, delay, jitter, reorder, loss, queue, down, up, outage, address, ports and counters");
+        bail!(
+            "{key:?} is not known; there are rate, delay, jitter, reorder, loss, queue, down, up, outage, address, ports, udp and counters"
+        );
     }
     let value = value.with_context(|| format!("`{key}` has no value"))?;
     Ok(match key {
@@ -292,6 +299,8 @@ mod tests {
             ("address next", Order::Address(None)),
             ("address 10.93.7.2", Order::Address(Some(Ipv4Addr::new(10, 93, 7, 2)))),
             ("ports next", Order::Ports),
+            ("udp off", Order::Udp(false)),
+            ("udp on", Order::Udp(true)),
             ("counters", Order::Counters),
             ("  rate  unlimited ", both(&[Change::Rate(None)])),
             ("loss 2%/8", both(&[Change::Loss(Loss::Bursts(Burst::of_mean(0.02, 8.0)))])),
@@ -327,6 +336,7 @@ mod tests {
             ("loss NaN%", "write for example 2%"),
             ("loss 2%/0", "one packet at least"),
             ("to-edge address next", "has no direction"),
+            ("to-edge udp off", "has no direction"),
             ("address home", "is no IPv4 address"),
             ("rate 2Mbit delay", "`delay` has no value"),
         ] {

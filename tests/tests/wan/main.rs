@@ -95,6 +95,38 @@ fn tcp_and_udp_pass_and_are_counted() {
 
 #[test]
 #[ignore = "needs root"]
+fn tcp_has_the_congestion_control_that_was_ordered_at_both_ends() {
+    let wan = wan();
+    for name in ["reno", "cubic"] {
+        wan.set_tcp_congestion(name).unwrap();
+        let listener = wan.inside(End::Centre, || Ok(TcpListener::bind((End::Centre.address(), 0))?)).unwrap();
+        let to = listener.local_addr().unwrap();
+        let _edge = wan.inside(End::Edge, || Ok(TcpStream::connect(to)?)).unwrap();
+        let _centre = listener.accept().unwrap();
+        for end in [End::Edge, End::Centre] {
+            let found: Vec<String> = wan.tcp_congestions(end).unwrap().into_iter().collect();
+            assert_eq!(found, [name], "{end:?}");
+        }
+    }
+    let error = format!("{:#}", wan.set_tcp_congestion("none-such").unwrap_err());
+    assert!(error.starts_with("this kernel has no TCP congestion control \"none-such\" (modprobe tcp_none-such)"), "{error}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn blocked_udp_does_not_pass_and_tcp_does() {
+    let wan = wan();
+    let (edge, centre) = sockets(&wan);
+    wan.tell("udp off").unwrap();
+    edge.send(b"in vain").unwrap();
+    wait_until("it is counted", LIMIT, || Ok(wan.counters().blocked.packets == 1)).unwrap();
+    transfer(&wan, 100_000).unwrap();
+    wan.tell("udp on").unwrap();
+    round_trip(&edge, &centre);
+}
+
+#[test]
+#[ignore = "needs root"]
 fn the_rate_is_never_passed_and_the_queue_drops_its_tail() {
     let wan = wan();
     wan.tell("to-centre rate 1Mbit queue 20kB").unwrap();
@@ -213,7 +245,7 @@ fn orders_come_over_the_socket_and_programs_run_inside() {
     assert!((wan.shape(Direction::ToEdge).loss.mean() - 0.03).abs() < 1e-9);
     assert!((wan.shape(Direction::ToCentre).loss.mean()).abs() < 1e-9);
     refused(&control::ask(&socket, "to-edge lose 3%").unwrap_err(), "there are rate, delay");
-    assert_eq!(control::ask(&socket, "counters").unwrap().lines().count(), 3);
+    assert_eq!(control::ask(&socket, "counters").unwrap().lines().count(), 4);
     assert_eq!(control::pid(&socket, End::Centre).unwrap(), wan.pid(End::Centre));
     drop(listening);
     assert!(!socket.exists());

@@ -1,22 +1,13 @@
 //! Who carries the backlog.
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context as _, Error, Result, bail, ensure};
+use anyhow::{Error, Result, bail, ensure};
 
-use super::records::PATTERN;
-use crate::bench::contestant::{MirrorMaker, as_shipped_agent};
-use crate::client::Client;
-use crate::ports::free_port;
+use crate::bench::thin::{Field, Spillway};
 use crate::process::Daemon;
-use crate::reaper::scratch_dir;
-use crate::stage;
-use crate::stage::pki::Pki;
-use crate::stage::program::Program;
-use crate::wan::{End, Wan};
+use crate::wan::End;
 
 /// How MirrorMaker 2 is tuned for a thin line: large batches that wait for their fill, zstd, large fetches, and time for them.
 const TUNING: &str = "\
@@ -42,47 +33,63 @@ const TUNED: &str = "compression.type = zstd";
 pub enum Carrier {
     /// Agent and collector as they ship.
     Spillway,
-    /// A dedicated MirrorMaker 2 with its default settings.
-    Default,
-    /// The same, tuned for a thin line.
-    Tuned,
+    /// A dedicated MirrorMaker 2.
+    MirrorMaker {
+        /// For a thin line; otherwise it has its default settings.
+        tuned: bool,
+        /// Of its TCP connections, and its peers'.
+        congestion: Congestion,
+    },
 }
 
-/// What all are started with.
-#[derive(Debug)]
-pub struct Field<'a> {
-    /// The line.
-    pub wan: &'a Wan,
-    /// The edge's Kafka, as seen at the edge.
-    pub source: Client,
-    /// The central Kafka, as seen from both ends.
-    pub centre: Client,
-    /// Where agent and collector lie.
-    pub binaries: PathBuf,
-    /// MirrorMaker 2's heap, in MiB.
-    pub heap_mib: u32,
+/// A congestion control of the kernel's TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Congestion {
+    /// What almost every machine has.
+    Cubic,
+    /// The kernel's (version 1).
+    Bbr,
 }
 
 /// A contestant that runs. Dropping it kills it.
 #[derive(Debug)]
 pub enum Running {
     /// Both programs.
-    Spillway(Box<[Program; 2]>),
+    Spillway(Box<Spillway>),
     /// The process, and whether it was tuned.
     MirrorMaker(Box<Daemon>, bool),
 }
 
+impl Congestion {
+    /// As the kernel calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cubic => "cubic",
+            Self::Bbr => "bbr",
+        }
+    }
+}
+
 impl Carrier {
     /// In the order of the table.
-    pub const ALL: [Self; 3] = [Self::Spillway, Self::Default, Self::Tuned];
+    pub const ALL: [Self; 5] = [
+        Self::Spillway,
+        Self::MirrorMaker { tuned: false, congestion: Congestion::Cubic },
+        Self::MirrorMaker { tuned: false, congestion: Congestion::Bbr },
+        Self::MirrorMaker { tuned: true, congestion: Congestion::Cubic },
+        Self::MirrorMaker { tuned: true, congestion: Congestion::Bbr },
+    ];
 
     /// What it is called on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Spillway => "spillway",
-            Self::Default => "mm2-default",
-            Self::Tuned => "mm2-tuned",
+            Self::MirrorMaker { tuned: false, congestion: Congestion::Cubic } => "mm2-default",
+            Self::MirrorMaker { tuned: false, congestion: Congestion::Bbr } => "mm2-default-bbr",
+            Self::MirrorMaker { tuned: true, congestion: Congestion::Cubic } => "mm2-tuned",
+            Self::MirrorMaker { tuned: true, congestion: Congestion::Bbr } => "mm2-tuned-bbr",
         }
     }
 
@@ -91,8 +98,19 @@ impl Carrier {
     pub fn site(self) -> &'static str {
         match self {
             Self::Spillway => "plant-7",
-            Self::Default => "plant-8",
-            Self::Tuned => "plant-9",
+            Self::MirrorMaker { tuned: false, congestion: Congestion::Cubic } => "plant-8",
+            Self::MirrorMaker { tuned: true, congestion: Congestion::Cubic } => "plant-9",
+            Self::MirrorMaker { tuned: false, congestion: Congestion::Bbr } => "plant-10",
+            Self::MirrorMaker { tuned: true, congestion: Congestion::Bbr } => "plant-11",
+        }
+    }
+
+    /// What its TCP connections over the line are to have; `None` where it makes none.
+    #[must_use]
+    pub fn congestion(self) -> Option<Congestion> {
+        match self {
+            Self::Spillway => None,
+            Self::MirrorMaker { congestion, .. } => Some(congestion),
         }
     }
 
@@ -101,11 +119,23 @@ impl Carrier {
     /// # Errors
     /// When it does not come up.
     pub fn start(self, field: &Field<'_>) -> Result<Running> {
-        match self {
-            Self::Spillway => start_spillway(field, self.site()),
-            Self::Default => start_mirror_maker(field, self.site(), ""),
-            Self::Tuned => start_mirror_maker(field, self.site(), &TUNING.replace("SITE", self.site())),
-        }
+        Ok(match self {
+            Self::Spillway => Running::Spillway(Box::new(field.spillway(self.site())?)),
+            Self::MirrorMaker { tuned, .. } => {
+                Running::MirrorMaker(Box::new(field.mirror_maker(self.site(), if tuned { TUNING } else { "" })?), tuned)
+            }
+        })
+    }
+
+    /// Whether its connections over the line have the congestion control that they are meant to have; asked while they are open.
+    ///
+    /// # Errors
+    /// When one has another, or none is open.
+    pub fn crosses_as_meant(self, field: &Field<'_>) -> Result<()> {
+        let Some(congestion) = self.congestion() else { return Ok(()) };
+        let found: Vec<String> = field.wan.tcp_congestions(End::Edge)?.into_iter().collect();
+        ensure!(found == [congestion.name()], "its connections have the congestion control {found:?} in place of {}", congestion.name());
+        Ok(())
     }
 }
 
@@ -133,7 +163,7 @@ impl Running {
     /// When a process has ended, with the end of its log.
     pub fn check(&mut self) -> Result<()> {
         match self {
-            Self::Spillway(programs) => programs.iter_mut().try_for_each(|program| {
+            Self::Spillway(both) => [&mut both.agent, &mut both.collector].into_iter().try_for_each(|program| {
                 ensure!(program.is_running(), "it has ended: {}", program.log_lines("").into_iter().next_back().unwrap_or_default());
                 Ok(())
             }),
@@ -154,32 +184,4 @@ impl Running {
         ensure!(seen == *tuned, "its log {} {TUNED:?}", if seen { "has" } else { "has no" });
         Ok(())
     }
-}
-
-fn start_spillway(field: &Field<'_>, site: &str) -> Result<Running> {
-    let dir = scratch_dir(&format!("compress-{site}"))?;
-    let pki = Pki::init_for(&dir.join("pki"), &[&End::Centre.address().to_string()])?;
-    let identity = pki.issue(site)?;
-    let (collector, address) = field.wan.inside(End::Centre, || {
-        let address: SocketAddr = (End::Centre.address(), free_port()?).into();
-        let mut collector = stage::collector(&dir, "collector", &pki, &field.centre, address)?;
-        collector.run_from(&field.binaries);
-        collector.start()?;
-        Ok((collector, address))
-    })?;
-    let agent = field.wan.inside(End::Edge, || {
-        let mut agent = stage::agent(&dir, "agent", site, &pki, &identity, &field.source)?;
-        as_shipped_agent(&mut agent, &field.binaries);
-        agent.config.set("topics.include", vec![PATTERN.to_owned()]);
-        agent.config.set("collector.address", address.to_string());
-        agent.spawn()?;
-        Ok(agent)
-    })?;
-    Ok(Running::Spillway(Box::new([agent, collector])))
-}
-
-fn start_mirror_maker(field: &Field<'_>, site: &str, tuning: &str) -> Result<Running> {
-    let mirror_maker = MirrorMaker::with(&field.source, &field.centre, PATTERN, site, field.heap_mib, tuning)?;
-    let daemon = field.wan.inside(End::Edge, || mirror_maker.spawn()).context("MirrorMaker 2 does not start")?;
-    Ok(Running::MirrorMaker(Box::new(daemon), !tuning.is_empty()))
 }

@@ -50,7 +50,7 @@ pub fn table(outcomes: &[Outcome], records: u64, payload_bytes: u64) -> String {
     // Writing to a string cannot fail.
     let _written = writeln!(
         text,
-        "  {:<12} {:>9} {:>10} {:>9} {:>8} {:>8} {:>9} {:>8}",
+        "  {:<15} {:>9} {:>10} {:>9} {:>8} {:>8} {:>9} {:>8}",
         "", "wire MB", "to centre", "to edge", "payload", "to ours", "seconds", "to ours"
     );
     for outcome in outcomes {
@@ -64,7 +64,7 @@ pub fn table(outcomes: &[Outcome], records: u64, payload_bytes: u64) -> String {
         };
         let _written = write!(
             text,
-            "  {:<12} {:>9.2} {:>10.2} {:>9.2} {:>7.2}x {:>8} {:>9.1} {:>8}",
+            "  {:<15} {:>9.2} {:>10.2} {:>9.2} {:>7.2}x {:>8} {:>9.1} {:>8}",
             outcome.carrier.name(),
             wire / 1e6,
             counters.to_centre.offered.bytes as f64 / 1e6,
@@ -88,19 +88,21 @@ pub fn table(outcomes: &[Outcome], records: u64, payload_bytes: u64) -> String {
 mod tests {
     use spillway_wan::{Count, Counters};
 
+    use super::super::contestants::Congestion;
     use super::*;
 
     fn outcome(carrier: Carrier, seconds: u64, megabytes: u64, arrived: u64) -> Outcome {
         let offered = Count { packets: 1, bytes: megabytes * 500_000 };
         let direction = Counters { offered, ..Counters::default() };
-        let counters = LinkCounters { to_centre: direction, to_edge: direction, stray: Count::default() };
+        let counters = LinkCounters { to_centre: direction, to_edge: direction, ..LinkCounters::default() };
         Outcome { carrier, took: Duration::from_secs(seconds), arrived, copies: 0, counters }
     }
 
     #[test]
     fn ratios_are_theirs_to_ours_and_only_of_whole_races() {
         let ours = outcome(Carrier::Spillway, 10, 4, 100);
-        let text = table(&[ours, outcome(Carrier::Tuned, 35, 10, 100), outcome(Carrier::Default, 60, 99, 15)], 100, 20_000_000);
+        let mm2 = |tuned| Carrier::MirrorMaker { tuned, congestion: Congestion::Cubic };
+        let text = table(&[ours, outcome(mm2(true), 35, 10, 100), outcome(mm2(false), 60, 99, 15)], 100, 20_000_000);
         let row = |name: &str| text.lines().find(|line| line.contains(name)).unwrap_or_default().to_owned();
         assert!(row("mm2-tuned").contains("0.50x    2.50x") && row("mm2-tuned").contains("3.50x"), "{text}");
         assert!(row("mm2-default").contains("ended with 15.0 %") && !row("mm2-default").contains("6.00x"), "{text}");

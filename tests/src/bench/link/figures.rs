@@ -11,7 +11,7 @@ use crate::wan::link::LinkCounters;
 /// What was counted in a run.
 #[derive(Debug, Clone)]
 pub struct Sums {
-    /// From the finished handshake on.
+    /// From the finished handshake on, or from the end of what is left out.
     pub time: Duration,
     /// Read by the application at the centre.
     pub payload_bytes: u64,
@@ -19,6 +19,8 @@ pub struct Sums {
     pub counters: LinkCounters,
     /// The sender's smoothed round trip, at even intervals.
     pub round_trips: Vec<Duration>,
+    /// Processor time of both ends and the line.
+    pub cpu: Duration,
 }
 
 /// Figures of a run, or medians of some.
@@ -43,6 +45,8 @@ pub struct Figures {
     pub overflowed: f64,
     /// Packets to the centre that the line lost, as a share of those on it.
     pub lost: f64,
+    /// Processors that both ends and the line kept busy.
+    pub cpu: f64,
 }
 
 /// Reads one figure.
@@ -69,6 +73,7 @@ impl Figures {
             round_trip_max: sums.round_trips.iter().copied().map(against_base).fold(0.0, f64::max),
             overflowed: to_centre.overflowed.packets as f64 / to_centre.offered.packets.max(1) as f64,
             lost: to_centre.lost.packets as f64 / to_centre.carried().packets.max(1) as f64,
+            cpu: sums.cpu.as_secs_f64() / sums.time.as_secs_f64(),
         }
     }
 }
@@ -87,6 +92,7 @@ pub fn median(runs: &[Figures]) -> Option<Figures> {
         round_trip_max: one(|run| run.round_trip_max)?,
         overflowed: one(|run| run.overflowed)?,
         lost: one(|run| run.lost)?,
+        cpu: one(|run| run.cpu)?,
     })
 }
 
@@ -97,13 +103,13 @@ pub fn table(rows: &[(Peer, Figures)], line: &LineOptions) -> String {
     // Writing to a string cannot fail.
     let _written = writeln!(
         text,
-        "  {:<12} {:>8} {:>8} {:>9} {:>7} {:>6} {:>7} {:>7} {:>9} {:>6}",
-        "peer", "Mbit/s", "of line", "wire/load", "/must", "back", "RTT", "most", "overflow", "lost"
+        "  {:<12} {:>8} {:>8} {:>9} {:>7} {:>6} {:>7} {:>7} {:>9} {:>6} {:>6}",
+        "peer", "Mbit/s", "of line", "wire/load", "/must", "back", "RTT", "most", "overflow", "lost", "cpu"
     );
     for (peer, figures) in rows {
         let _written = writeln!(
             text,
-            "  {peer:<12} {:>8.3} {:>6.1} % {:>9.3} {:>7.3} {:>6.3} {:>6.2}x {:>6.2}x {:>7.2} % {:>4.1} %",
+            "  {peer:<12} {:>8.3} {:>6.1} % {:>9.3} {:>7.3} {:>6.3} {:>6.2}x {:>6.2}x {:>7.2} % {:>4.1} % {:>4.0} %",
             figures.goodput_mbit,
             figures.share * 100.0,
             figures.wire_per_payload,
@@ -113,23 +119,42 @@ pub fn table(rows: &[(Peer, Figures)], line: &LineOptions) -> String {
             figures.round_trip_max,
             figures.overflowed * 100.0,
             figures.lost * 100.0,
+            figures.cpu * 100.0,
         );
     }
     let base_ms = line.round_trip.as_millis();
-    let _written = writeln!(text, "  wire: bytes at the IP level, to the payload and to what must cross; RTT: smoothed, to {base_ms} ms");
+    let _written = writeln!(
+        text,
+        "  wire: bytes at the IP level, to the payload and to what must cross; RTT: smoothed, to {base_ms} ms; cpu: of one core"
+    );
     text
 }
 
-/// Goodput of every peer on every line.
+/// Every peer on every line: all that matters of a single one, the goodput of several.
 #[must_use]
 pub fn summary(peers: &[Peer], lines: &[(LineOptions, Vec<(Peer, Figures)>)]) -> String {
+    let found = |rows: &[(Peer, Figures)], peer: Peer| rows.iter().find(|(other, _)| *other == peer).map(|(_, figures)| *figures);
+    if let [peer] = peers {
+        let row = |(line, rows): &(LineOptions, Vec<(Peer, Figures)>)| {
+            let cells = found(rows, *peer).map_or_else(|| format!("{:>8}", "-"), |figures| cells(&figures));
+            format!("  {:<28}{cells}\n", line.to_string())
+        };
+        let heads = format!("{:>8}  {:>8}  {:>6}  {:>6}  {:>8}", "of line", "RTT", "/must", "over", "cpu");
+        return format!("{peer}\n  {:<28}{heads}\n{}", "line", lines.iter().map(row).collect::<String>());
+    }
     let names: String = peers.iter().map(|peer| format!("{peer:>13}")).collect();
     let row = |(line, rows): &(LineOptions, Vec<(Peer, Figures)>)| {
-        let share = |peer: &Peer| rows.iter().find(|(other, _)| other == peer).map(|(_, figures)| figures.share * 100.0);
+        let share = |peer: &Peer| found(rows, *peer).map(|figures| figures.share * 100.0);
         let cell = |peer| share(peer).map_or_else(|| format!("{:>13}", "-"), |share| format!("{share:>11.1} %"));
         format!("  {:<28}{}\n", line.to_string(), peers.iter().map(cell).collect::<String>())
     };
-    format!("  {:<28}{names}\n{}", "line", lines.iter().map(row).collect::<String>())
+    format!("Goodput in percent of the line\n  {:<28}{names}\n{}", "line", lines.iter().map(row).collect::<String>())
+}
+
+/// Share of the line, mean smoothed round trip, bytes on the wire to those that must be, what the queue dropped, processor time.
+fn cells(figures: &Figures) -> String {
+    let Figures { share, round_trip, wire_per_must, overflowed, cpu, .. } = figures;
+    format!("{:>6.1} %  {round_trip:>7.2}x  {wire_per_must:>6.3}  {:>4.2} %  {:>6.0} %", share * 100.0, overflowed * 100.0, cpu * 100.0)
 }
 
 #[cfg(test)]
@@ -147,7 +172,7 @@ mod tests {
             Counters { offered: count(1200), delivered: count(980), lost: count(20), overflowed: count(200), ..Counters::default() };
         let counters = LinkCounters { to_centre, ..LinkCounters::default() };
         let round_trips = vec![Duration::from_millis(300), Duration::from_millis(600)];
-        let sums = Sums { time: Duration::from_secs(8), payload_bytes: 980 * 1448, counters, round_trips };
+        let sums = Sums { time: Duration::from_secs(8), payload_bytes: 980 * 1448, counters, round_trips, cpu: Duration::from_secs(2) };
         let figures = Figures::of(&sums, Peer::TcpBbr, &line);
         // All was in full packets, and sent again was only what the line lost, but for what overflowed.
         assert!((figures.wire_per_must - 1.2).abs() < 1e-9, "{figures:?}");
@@ -155,6 +180,9 @@ mod tests {
         assert!((figures.goodput_mbit - 1.41904).abs() < 1e-9 && (figures.share - 0.70952).abs() < 1e-9);
         assert!((figures.round_trip - 1.5).abs() < 1e-9 && (figures.round_trip_max - 2.0).abs() < 1e-9);
         assert!((figures.overflowed - 1.0 / 6.0).abs() < 1e-9 && (figures.lost - 0.02).abs() < 1e-9);
+        assert!((figures.cpu - 0.25).abs() < 1e-9);
+        let text = summary(&[Peer::TcpBbr], &[(line, vec![(Peer::TcpBbr, figures)]), (line, Vec::new())]);
+        assert!(text.contains("2 % loss        71.0 %     1.50x   1.200  16.67 %      25 %") && text.ends_with("-\n"), "{text}");
         assert_eq!(median(&[figures]), Some(figures));
         assert_eq!(median(&[]), None);
     }

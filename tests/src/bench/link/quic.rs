@@ -16,14 +16,14 @@ use tokio::runtime::Runtime;
 
 use super::figures::Sums;
 use super::{Course, watch};
-use crate::stage::pki;
+use crate::stage::pki::{self, Pki};
 use crate::wan::End;
 
 /// Payload of a stream.
 const FRAME_BYTES: usize = 64 * 1024;
 
 /// The name in the collector's certificate; the address is another.
-const NAME: &str = "localhost";
+pub const NAME: &str = "localhost";
 
 /// Congestion controls of quinn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum Control {
 /// # Errors
 /// When the two do not connect.
 pub fn spillway(course: &Course<'_>) -> Result<Sums> {
-    let (client, server) = identities(course)?;
+    let (client, server) = identities(course.pki, course.identity)?;
     let (centre, server) = course.wan.inside(End::Centre, || {
         let runtime = runtime()?;
         let server =
@@ -69,19 +69,8 @@ pub fn spillway(course: &Course<'_>) -> Result<Sums> {
 /// # Errors
 /// When the two do not connect.
 pub fn quinn(course: &Course<'_>, control: Control) -> Result<Sums> {
-    let (client, server) = identities(course)?;
-    let factory: Arc<dyn ControllerFactory + Send + Sync> = match control {
-        Control::Cubic => Arc::new(CubicConfig::default()),
-        Control::Bbr => Arc::new(BbrConfig::default()),
-    };
-    let mut transport = TransportConfig::default();
-    transport.congestion_controller_factory(factory);
-    let transport = Arc::new(transport);
-    let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server.server_config()?)?));
-    server.transport_config(Arc::clone(&transport));
-    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(client.client_config()?)?));
-    config.transport_config(transport);
-
+    let (client, server) = identities(course.pki, course.identity)?;
+    let (config, server) = stock(client, server, control)?;
     let (centre, listening) = course.wan.inside(End::Centre, || {
         let runtime = runtime()?;
         let endpoint = runtime.block_on(async { Endpoint::server(server, (End::Centre.address(), 0).into()) })?;
@@ -136,16 +125,39 @@ async fn receive(connection: Connection, count: Arc<AtomicU64>) -> Result<()> {
     }
 }
 
-/// Both use the same certificates, and so the same handshake.
-fn identities(course: &Course<'_>) -> Result<(Identity, Identity)> {
-    let load = |files: &pki::Identity, role| {
-        let files = IdentityFiles { ca: course.pki.ca(), cert: files.cert.clone(), key: files.key.clone() };
-        Identity::load(&files, role, SystemTime::now())
+/// quinn's own settings for both ends, but for their congestion control.
+///
+/// # Errors
+/// When the certificates do not fit.
+pub fn stock(client: Identity, server: Identity, control: Control) -> Result<(ClientConfig, ServerConfig)> {
+    let factory: Arc<dyn ControllerFactory + Send + Sync> = match control {
+        Control::Cubic => Arc::new(CubicConfig::default()),
+        Control::Bbr => Arc::new(BbrConfig::default()),
     };
-    Ok((load(course.identity, Role::Site)?, load(&course.pki.server(), Role::Collector)?))
+    let mut transport = TransportConfig::default();
+    transport.congestion_controller_factory(factory);
+    let transport = Arc::new(transport);
+    let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server.server_config()?)?));
+    server.transport_config(Arc::clone(&transport));
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(client.client_config()?)?));
+    config.transport_config(transport);
+    Ok((config, server))
 }
 
-fn runtime() -> Result<Runtime> {
+/// The site's and the collector's: all peers use the same certificates, and so the same handshake.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn identities(pki: &Pki, site: &pki::Identity) -> Result<(Identity, Identity)> {
+    let load = |files: &pki::Identity, role| {
+        let files = IdentityFiles { ca: pki.ca(), cert: files.cert.clone(), key: files.key.clone() };
+        Identity::load(&files, role, SystemTime::now())
+    };
+    Ok((load(site, Role::Site)?, load(&pki.server(), Role::Collector)?))
+}
+
+/// Of an end: one thread, inside the namespace of its maker.
+pub(crate) fn runtime() -> Result<Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
 }
 

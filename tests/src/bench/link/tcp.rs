@@ -13,6 +13,7 @@ use rustix::net::sockopt::set_tcp_congestion;
 
 use super::figures::Sums;
 use super::{Course, watch};
+use crate::wan::congestion::missing;
 use crate::wan::{End, Wan};
 
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -25,8 +26,7 @@ pub fn run(course: &Course<'_>, congestion: &str) -> Result<Sums> {
     let listener = course.wan.inside(End::Centre, || {
         let listener = TcpListener::bind((End::Centre.address(), 0))?;
         // An accepted connection has that of its listener. It matters for the sender only, but a test of the kernel costs nothing.
-        set_tcp_congestion(&listener, congestion)
-            .with_context(|| format!("this kernel has no congestion control {congestion:?} (modprobe tcp_{congestion})"))?;
+        set_tcp_congestion(&listener, congestion).with_context(|| missing(congestion))?;
         Ok(listener)
     })?;
     let to = listener.local_addr()?;
