@@ -10,6 +10,7 @@ use crate::bench::classes::ClassesOptions;
 use crate::bench::compress::CompressOptions;
 use crate::bench::fleet::FleetOptions;
 use crate::bench::link::LinkOptions;
+use crate::bench::outage::OutageOptions;
 use crate::bench::retention::RetentionOptions;
 use crate::bench::spill::SpillOptions;
 use crate::bench::throughput::ThroughputOptions;
@@ -224,6 +225,29 @@ pub enum BenchCommand {
                             ./lab bench compress --records 20000 --with spillway,mm2-tuned   a first impression"
     )]
     Compress(CompressOptions),
+    /// How soon something arrives at the centre after the line was down, beside stock QUIC and MirrorMaker 2
+    ///
+    /// Brokers at both ends of a WAN (./lab wan). The release build of agent and collector, a client and a server on stock quinn (its own settings, CUBIC; it dials
+    /// again when its connection has timed out) and a MirrorMaker 2 with its default settings (TCP with CUBIC) each send 200 random bytes every 100 ms over the
+    /// same line at the same time. Again and again the line is down for a while, in both directions; what is measured is the time from its return until
+    /// there is at the centre:
+    ///
+    /// - spillway byte: what the agent says first on a new connection, or a whole frame (seen in the collector's log and counters, every 10 ms)
+    /// - quinn-cubic byte: a byte that the server's application has read
+    /// - spillway record, mm2-default record: a record that a consumer with read_committed has
+    /// - fresh record: one that was written after the line was back, so that not only what was on its way has come
+    ///
+    /// Prints each, and for each length of outages median and worst in milliseconds, and both against the bound of 5 s and two round trips, which Spillway
+    /// promises for its first byte. Outages of 24 h are played in virtual time: cargo test -p spillway-link --test
+    /// link outage. Needs root, and Java 17 and Maven for MirrorMaker 2. A report, not a test: the exit code is 0 whatever the figures say.
+    #[command(
+        after_help = "Examples:\n  ./lab bench outage                                           five outages each of 10 s and of 60 s; a quarter of an hour\n  \
+                            ./lab bench outage --times 0 --minutes 10                    one of ten minutes\n  \
+                            ./lab bench outage --udp-blocked                             over TCP\n  \
+                            ./lab bench outage --bytes 2000                              ten times as much, which fills QUIC's window in an outage\n  \
+                            ./lab bench outage --with spillway,quinn-cubic --seconds 10  without Java"
+    )]
+    Outage(OutageOptions),
     /// Alarms beside bulk on a thin line, and how classes and weights share it
     ///
     /// The agent and the collector of this build stand between two embedded brokers, with a relay of 50 kbit/s and 300 ms between them, and a backlog in three

@@ -39,6 +39,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Bench { command: BenchCommand::Retention(options) } => bench::retention::run(&options),
         Command::Bench { command: BenchCommand::Compress(options) } => bench::compress::run(&options).map(|()| true),
         Command::Bench { command: BenchCommand::Link(options) } => bench::link::run(&options).map(|()| true),
+        Command::Bench { command: BenchCommand::Outage(options) } => bench::outage::run(&options).map(|()| true),
         Command::Bench { command: BenchCommand::Classes(options) } => bench::classes::run(&options).map(|()| true),
         Command::Bench { command: BenchCommand::Cap(options) } => bench::cap::run(&options),
         Command::Bench { command: BenchCommand::Spill(options) } => bench::spill::run(&options).map(|()| true),

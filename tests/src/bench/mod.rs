@@ -12,6 +12,7 @@
 //! | [`compress`] | what a backlog of telemetry costs on a thin line |
 //! | [`classes`] | alarms beside bulk, and shares by class and weight, on a thin line |
 //! | [`cap`] | how closely the cap on wire bytes is kept, and a month of a budget |
+//! | [`outage`] | how soon something arrives after the line was down |
 //! | [`contestant`] | Spillway and MirrorMaker 2 as something that can be started and measured |
 //! | [`thin`] | the same with a WAN between their ends |
 //! | [`workload`] | the records |
@@ -26,6 +27,7 @@ pub mod contestant;
 pub mod fleet;
 pub mod latency;
 pub mod link;
+pub mod outage;
 pub mod progress;
 pub mod report;
 pub mod retention;
