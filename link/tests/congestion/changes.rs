@@ -45,7 +45,8 @@ fn a_longer_line_is_not_taken_for_a_queue() {
         sim.reshape(|shape| Shape { delay: ms(after / 2), ..shape });
         sim.run_until(secs(38));
         println!("{before} ms, then {after} ms:");
-        assert!(share(&mut sim, 2000, 7) >= 0.85);
+        // As long as it is from one measuring of the empty line to the next, so that each run has one.
+        assert!(share(&mut sim, 2000, 10) >= 0.85);
         assert!(share(&mut sim, 2000, 60) >= 0.90);
     }
 }
