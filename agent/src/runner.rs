@@ -11,7 +11,7 @@ use spillway_agent_core::redial::{Attempt, Redial};
 use spillway_agent_core::schedule::Scheduler;
 use spillway_agent_core::silence::Silence;
 use spillway_agent_core::topics::Topics;
-use spillway_agent_core::way::{Way, Ways};
+use spillway_agent_core::way::Ways;
 use spillway_config::AgentConfig;
 use spillway_link::LinkClient;
 use spillway_proto::close::CloseCode;
@@ -44,7 +44,7 @@ mod way;
 use sending::{Line, Sending};
 use spill::Spill;
 pub use spill::SpillParts;
-use way::{Dialling, NotOpened};
+use way::{Course, Dialling};
 
 /// How often the status is written and clocks are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -364,16 +364,14 @@ impl Runner {
         if !attempt.pause.is_zero() {
             tracing::debug!(pause = ?attempt.pause, %address, "dialling after a pause");
         }
-        let (silent, way, heeds_probes) = (self.silent, self.ways.way(), self.ways.heeds_probes());
+        let (silent, course) = (self.silent, Course::of(&self.ways));
         self.dialling = Some(tokio::spawn(async move {
             if silent {
-                if link.wait(attempt.pause).await && way == Way::Tcp && heeds_probes {
-                    return Err(NotOpened::UdpAnswers);
-                }
+                course.wait(&link, attempt.pause).await?;
             } else {
                 tokio::time::sleep(attempt.pause).await;
             }
-            way::open(&link, &collector, &address, way, heeds_probes).await
+            course.open(&link, &collector, &address).await
         }));
     }
 }

@@ -132,8 +132,12 @@ impl LinkClient {
                         self.prober.set_peers(&[connection.remote_address()]);
                         self.in_tunnel.store(tunnel.is_some(), Relaxed);
                         match tunnel {
-                            // An answered probe says nothing of TCP, which moreover repeats by itself.
-                            Some(tunnel) => self.tunnels.adopt(connection.clone(), tunnel),
+                            // An answered probe says nothing of TCP.
+                            Some(tunnel) => {
+                                let stream = self.tunnels.adopt(connection.clone(), tunnel);
+                                let peer = connection.remote_address();
+                                tokio::spawn(vigil::watch_tunnel(connection.clone(), peer, self.tunnels.clone(), stream));
+                            }
                             None => self.watch(&connection),
                         }
                         return Ok(connection);
@@ -193,21 +197,28 @@ impl LinkClient {
     }
 
     /// Waits for `pause`, or until the way to the addresses that were dialled last is open; then for a little jitter, as others wait for the same.
-    /// For pauses after an attempt that got no answer. Answers whether the way of UDP is open. Cancel safe.
-    pub async fn wait(&self, pause: Duration) -> bool {
+    /// For pauses after an attempt that got no answer. With `over_tcp` TCP is asked for as well. Answers which way is open, if that is known. Cancel safe.
+    pub async fn wait(&self, pause: Duration, over_tcp: bool) -> Option<Way> {
         let began = Instant::now();
-        tokio::select! {
-            () = tokio::time::sleep(pause) => return false,
-            () = self.prober.open() => {}
-        }
+        let open = tokio::select! {
+            biased;
+            () = self.udp_open() => Way::Udp,
+            () = self.tcp_open(), if over_tcp => Way::Tcp,
+            () = tokio::time::sleep(pause) => return None,
+        };
         let left = pause.saturating_sub(began.elapsed());
         tokio::time::sleep(left.min(vigil::jitter(RETURN_JITTER))).await;
-        true
+        Some(open)
     }
 
     /// Returns when UDP reaches one of the addresses that were dialled last, over whichever way: probes until one is answered. Cancel safe.
     pub async fn udp_open(&self) {
         self.prober.open().await;
+    }
+
+    /// Returns when TCP reaches one of the addresses that were dialled last, over whichever way: tries until it does. Cancel safe.
+    pub async fn tcp_open(&self) {
+        self.tunnels.reach(&self.prober.peers()).await;
     }
 
     /// Bytes on the wire, of all connections together.

@@ -85,6 +85,11 @@ impl WireCounters {
         self.received(wire);
     }
 
+    /// TCP was asked whether it reaches the collector.
+    pub(crate) fn asked_for_tunnel(&self, bytes: u64) {
+        self.sent(WireSize { datagrams: 0, bytes });
+    }
+
     fn sent(&self, wire: WireSize) {
         self.sent_bytes.fetch_add(wire.bytes, Relaxed);
         self.sent_datagrams.fetch_add(wire.datagrams, Relaxed);

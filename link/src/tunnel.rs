@@ -16,11 +16,13 @@
 //! | `listen` | the collector's side: a TCP listener, bounded, whose tunnels' connections come in as those of UDP |
 //! | `pipe` | the two tasks that carry datagrams between the queues and the stream |
 //! | `outbox` | datagrams that wait for the stream |
+//! | `reach` | whether TCP reaches the collector |
 
 pub(crate) mod dial;
 pub(crate) mod listen;
 mod outbox;
 mod pipe;
+mod reach;
 
 use std::{
     fmt,
@@ -78,6 +80,7 @@ pub(crate) struct Meter {
 pub(crate) struct Tunnel {
     pub(crate) endpoint: Endpoint,
     pub(crate) ended: Ended,
+    end: watch::Sender<bool>,
 }
 
 impl Tunnel {
@@ -91,12 +94,22 @@ impl Tunnel {
         let ended = Ended { over: ended, why: Arc::default() };
         let (outbox, (arrived, received)) = (Arc::new(Outbox::default()), mpsc::channel(MAX_RECEIVED));
         tokio::spawn(pipe::write(write, Arc::clone(&outbox), tell.clone()));
-        let reader = tokio::spawn(pipe::read(read, arrived, tell, Arc::clone(&ended.why))).abort_handle();
+        let reader = tokio::spawn(pipe::read(read, arrived, tell.clone(), Arc::clone(&ended.why))).abort_handle();
         let socket = TunnelSocket { ends, outbox, received: Mutex::new(received), reader };
         let socket = CappedSocket::sharing(Arc::new(socket), meter.cap.clone(), Arc::clone(&meter.counters), Carrier::Tunnel);
         let runtime = Arc::new(TunnelRuntime { over: ended.over.clone(), driver_runs: AtomicBool::new(false) });
         let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), server, Arc::new(socket), runtime)?;
-        Ok(Self { endpoint, ended })
+        Ok(Self { endpoint, ended, end: tell })
+    }
+}
+
+/// Ends a stream of which nothing is to be expected.
+#[derive(Clone, Debug)]
+pub(crate) struct GiveUp(watch::Sender<bool>);
+
+impl GiveUp {
+    pub(crate) fn give_up(&self) {
+        self.0.send_replace(true);
     }
 }
 

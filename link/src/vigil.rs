@@ -13,7 +13,11 @@ use quinn::{Connection, VarInt};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::Instant;
 
-use crate::{CappedSocket, LineMemory, probe::ProbeSocket};
+use crate::{
+    CappedSocket, LineMemory,
+    probe::ProbeSocket,
+    tunnel::{GiveUp, dial::TunnelDialer},
+};
 
 /// How often is probed, before jitter of a quarter downwards: so the way is found open within 4 s and a round trip.
 const PROBE_EVERY: Duration = Duration::from_secs(4);
@@ -21,8 +25,14 @@ const PROBE_EVERY: Duration = Duration::from_secs(4);
 /// How often a connection is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// A connection that sent something and heard nothing for so long is probed for, but not before four round trips are over.
+/// A connection that sent something and heard nothing for so long is probed for.
 const SILENCE: Duration = Duration::from_secs(2);
+
+/// The same for a connection in a tunnel: TCP, which repeats what was lost by itself, is left alone with shorter interruptions.
+const TUNNEL_SILENCE: Duration = Duration::from_secs(4);
+
+/// When TCP reaches the collector the stream that is silent gets so long, and a round trip, to go on.
+const TUNNEL_GRACE: Duration = Duration::from_millis(500);
 
 /// After an answered probe a handshake gets so long before it is begun anew; its repetitions may be seconds away.
 const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
@@ -43,13 +53,17 @@ impl Prober {
         peers.clone_into(&mut self.peers.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    pub(crate) fn peers(&self) -> Vec<SocketAddr> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Returns when the way is open: probes until one is answered. Cancel safe.
     pub(crate) async fn open(&self) {
         let mut answers = self.socket.answers();
         answers.mark_unchanged();
         loop {
-            for peer in self.peers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                self.socket.ask(*peer);
+            for peer in self.peers() {
+                self.socket.ask(peer);
             }
             match tokio::time::timeout(jittered(PROBE_EVERY), answers.changed()).await {
                 Ok(Ok(())) => return,
@@ -69,7 +83,7 @@ impl Prober {
 }
 
 /// So that a thousand sites do not ask in step.
-fn jittered(time: Duration) -> Duration {
+pub(crate) fn jittered(time: Duration) -> Duration {
     time - jitter(time / 4)
 }
 
@@ -96,13 +110,13 @@ impl Heard {
         Self { at: now, received: stats.udp_rx.datagrams, sent: stats.udp_tx.datagrams }
     }
 
-    /// True when something was sent since the peer was heard last, and the answer is overdue.
-    fn is_overdue(&mut self, now: Instant, connection: &Connection) -> bool {
+    /// True when something was sent since the peer was heard last, and the answer is overdue: after `silence`, but not before four round trips.
+    fn is_overdue(&mut self, now: Instant, connection: &Connection, silence: Duration) -> bool {
         let stats = connection.stats();
         if stats.udp_rx.datagrams != self.received || stats.udp_tx.datagrams == self.sent {
             *self = Self::new(now, connection);
         }
-        now.saturating_duration_since(self.at) >= SILENCE.max(4 * connection.rtt())
+        now.saturating_duration_since(self.at) >= silence.max(4 * connection.rtt())
     }
 }
 
@@ -115,7 +129,7 @@ pub(crate) async fn watch(connection: Connection, prober: Prober, memory: LineMe
             _ = connection.closed() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
-        if !heard.is_overdue(Instant::now(), &connection) {
+        if !heard.is_overdue(Instant::now(), &connection, SILENCE) {
             continue;
         }
         tokio::select! {
@@ -129,6 +143,34 @@ pub(crate) async fn watch(connection: Connection, prober: Prober, memory: LineMe
         // A window that is larger by a byte has to be told, which wakes the connection and is acknowledged.
         window = window.saturating_add(1);
         connection.set_receive_window(VarInt::from_u32(window));
+        heard = Heard::new(Instant::now(), &connection);
+    }
+}
+
+/// Watches over a connection in a tunnel with `peer` until it ends. After an outage TCP repeats what was lost as late as the outage was long; where another TCP connection is
+/// through before that, the stream is given up, and the connection ends as one that was lost.
+pub(crate) async fn watch_tunnel(connection: Connection, peer: SocketAddr, tunnels: TunnelDialer, stream: GiveUp) {
+    let mut heard = Heard::new(Instant::now(), &connection);
+    loop {
+        tokio::select! {
+            _ = connection.closed() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        if !heard.is_overdue(Instant::now(), &connection, TUNNEL_SILENCE) {
+            continue;
+        }
+        let reached = async {
+            tunnels.reach(&[peer]).await;
+            tokio::time::sleep(TUNNEL_GRACE + connection.rtt()).await;
+        };
+        tokio::select! {
+            _ = connection.closed() => return,
+            () = heard_again(&connection, heard.received) => {}
+            () = reached => {
+                tracing::debug!(%peer, "TCP reaches the collector again, but not in the old connection: it is given up");
+                return stream.give_up();
+            }
+        }
         heard = Heard::new(Instant::now(), &connection);
     }
 }

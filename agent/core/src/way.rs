@@ -8,6 +8,7 @@
 //!   ends the session, and the next attempt goes over UDP: one handshake without an answer, and TCP is back.
 //! - D. A probe that is answered during an attempt over TCP, or before it, does the same, unless the last answered probe was not followed by an answered handshake (a line that
 //!   lets small packets through only). Then probes are not believed, but for that of the day, until a session opens over UDP.
+//! - E. Where the last session was over TCP, a TCP connection that is made while an attempt over UDP waits, or before it, brings the turn of TCP forward.
 
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,8 @@ pub struct Ways {
     ask_at: Option<Instant>,
     /// A probe was answered and the handshake after it was not.
     probes_lie: bool,
+    /// The last session was over TCP.
+    was_tcp: bool,
 }
 
 /// Why `way` is what it is.
@@ -66,7 +69,7 @@ impl Ways {
     /// For a list of `addresses` addresses, over UDP. UDP is asked for every `day` while TCP works.
     pub fn new(addresses: usize, day: Duration) -> Self {
         let addresses = u32::try_from(addresses).unwrap_or(u32::MAX).max(1);
-        Self { addresses, day, way: Way::Udp, phase: Phase::Udp(0), ask_at: None, probes_lie: false }
+        Self { addresses, day, way: Way::Udp, phase: Phase::Udp(0), ask_at: None, probes_lie: false, was_tcp: false }
     }
 
     /// Over which way the next attempt goes.
@@ -79,8 +82,14 @@ impl Ways {
         !self.probes_lie
     }
 
+    /// Whether TCP is to be asked for during a pause or an attempt over UDP: see [`Ways::tcp_answered`].
+    pub fn asks_for_tcp(&self) -> bool {
+        self.was_tcp && matches!(self.phase, Phase::Alternate(_) | Phase::Tcp)
+    }
+
     /// A session has opened over [`Ways::way`]. `random` is uniform in [0, 1).
     pub fn opened(&mut self, now: Instant, random: f64) {
+        self.was_tcp = self.way == Way::Tcp;
         match self.way {
             Way::Udp => (self.phase, self.ask_at, self.probes_lie) = (Phase::Udp(0), None, false),
             Way::Tcp => {
@@ -137,6 +146,13 @@ impl Ways {
             Phase::Tcp => (self.way, self.phase) = (Way::Udp, Phase::Trial { back: true }),
             Phase::Alternate(_) => (self.way, self.phase) = (Way::Udp, Phase::Trial { back: false }),
             Phase::Trial { .. } => {}
+        }
+    }
+
+    /// A TCP connection was made: the next attempt goes over TCP.
+    pub fn tcp_answered(&mut self) {
+        if self.asks_for_tcp() && self.way == Way::Udp {
+            (self.way, self.phase) = (Way::Tcp, Phase::Alternate(self.addresses));
         }
     }
 }
@@ -214,6 +230,7 @@ mod tests {
         Refusal,
         Opened,
         Answer,
+        TcpAnswer,
         Second(u32),
     }
 
@@ -223,6 +240,7 @@ mod tests {
             1 => Just(Event::Refusal),
             1 => Just(Event::Opened),
             1 => Just(Event::Answer),
+            1 => Just(Event::TcpAnswer),
             1 => (1..200_000u32).prop_map(Event::Second),
         ];
         prop::collection::vec(event, 0..200)
@@ -267,6 +285,13 @@ mod tests {
                         prop_assert_eq!(ways.way(), Way::Udp);
                         (in_a_row, on_tcp) = (0, false);
                     }
+                    Event::TcpAnswer => {
+                        let asks = ways.asks_for_tcp();
+                        prop_assert!(!asks || may_be_tcp, "TCP is asked for, and never was the way");
+                        ways.tcp_answered();
+                        prop_assert_eq!(ways.way(), if asks { Way::Tcp } else { way });
+                        in_a_row = if ways.way() == way { in_a_row } else { 0 };
+                    }
                     Event::Second(seconds) => {
                         now += Duration::from_secs(u64::from(seconds));
                         // As the runner does: only while a session is open.
@@ -284,6 +309,20 @@ mod tests {
                 prop_assert!(in_a_row < turn, "{in_a_row} attempts over {:?}", ways.way());
             }
         }
+    }
+
+    #[test]
+    fn a_tcp_connection_brings_tcp_back_where_it_was_the_way() {
+        let mut ways = Ways::new(2, DAY);
+        assert_eq!(attempts(&mut ways, 5), "uuutt");
+        assert_eq!(ways.way(), Way::Udp);
+        ways.tcp_answered();
+        assert_eq!(ways.way(), Way::Udp, "a port that is open says nothing of the collector, as long as it never was there");
+        let mut ways = on_tcp(Instant::now());
+        assert_eq!(attempts(&mut ways, 1), "t");
+        assert_eq!(ways.way(), Way::Udp);
+        ways.tcp_answered();
+        assert_eq!(attempts(&mut ways, 3), "tut", "once, and then the ways take turns again");
     }
 
     #[test]

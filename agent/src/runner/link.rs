@@ -64,6 +64,11 @@ impl Runner {
                 self.dial(Attempt { pause: Duration::ZERO, address: self.address });
                 return Ok(());
             }
+            Err(NotOpened::TcpAnswers) => {
+                self.ways.tcp_answered();
+                self.dial(Attempt { pause: Duration::ZERO, address: self.address });
+                return Ok(());
+            }
             Err(NotOpened::Failed(explanation)) => {
                 self.complain(&address, &explanation);
                 self.way_failed(&explanation);

@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::{Duration, Instant};
 
-use spillway_agent_core::way::{MAX_UNANSWERED, Way};
+use spillway_agent_core::way::{MAX_UNANSWERED, Way, Ways};
 use spillway_config::{CollectorAddress, HostPort};
 use spillway_link::{Explanation, LinkClient};
 use spillway_proto::close::{CloseCode, Disposition};
@@ -19,6 +19,9 @@ pub(super) type Dialling = JoinHandle<Result<Session, NotOpened>>;
 /// How long UDP may take to answer the question of the day: a few probes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 
+/// Where TCP is open, an attempt over UDP gets so long.
+const UDP_GRACE: Duration = Duration::from_secs(1);
+
 /// Why an attempt opened no session.
 #[derive(Debug)]
 pub(super) enum NotOpened {
@@ -26,26 +29,60 @@ pub(super) enum NotOpened {
     Failed(Box<Explanation>),
     /// It was to go over TCP, and UDP is open.
     UdpAnswers,
+    /// It was to go over UDP, and TCP, which was the way before, is open.
+    TcpAnswers,
 }
 
-/// Opens a session; over TCP only as long as no probe is answered, if those are heeded.
-pub(super) async fn open(
-    link: &LinkClient,
-    collector: &CollectorAddress,
-    address: &HostPort,
-    way: Way,
-    heeds_probes: bool,
-) -> Result<Session, NotOpened> {
-    let over = match way {
-        Way::Udp => spillway_link::Way::Udp,
-        Way::Tcp => spillway_link::Way::Tcp,
-    };
-    // A line that comes back after an outage lets UDP and TCP through at once, and UDP is to be first.
-    tokio::select! {
-        biased;
-        () = link.udp_open(), if way == Way::Tcp && heeds_probes => Err(NotOpened::UdpAnswers),
-        opened = Session::open(link, collector, address, over) => opened.map_err(NotOpened::Failed),
+/// The way of an attempt, and what would be a better one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Course {
+    pub(super) way: Way,
+    /// See [`Ways::heeds_probes`].
+    pub(super) heeds_probes: bool,
+    /// See [`Ways::asks_for_tcp`].
+    pub(super) asks_for_tcp: bool,
+}
+
+impl Course {
+    pub(super) fn of(ways: &Ways) -> Self {
+        Self { way: ways.way(), heeds_probes: ways.heeds_probes(), asks_for_tcp: ways.asks_for_tcp() }
     }
+
+    /// Waits after an attempt that got no answer, until the way is open.
+    ///
+    /// # Errors
+    /// When it is the other way that is.
+    pub(super) async fn wait(self, link: &LinkClient, pause: Duration) -> Result<(), NotOpened> {
+        match link.wait(pause, self.asks_for_tcp || self.way == Way::Tcp).await {
+            Some(spillway_link::Way::Udp) if self.way == Way::Tcp && self.heeds_probes => Err(NotOpened::UdpAnswers),
+            Some(spillway_link::Way::Tcp) if self.way == Way::Udp => Err(NotOpened::TcpAnswers),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens a session, as long as the other way is not found to be open.
+    ///
+    /// # Errors
+    /// When it is, or there is no session.
+    pub(super) async fn open(self, link: &LinkClient, collector: &CollectorAddress, address: &HostPort) -> Result<Session, NotOpened> {
+        let over = match self.way {
+            Way::Udp => spillway_link::Way::Udp,
+            Way::Tcp => spillway_link::Way::Tcp,
+        };
+        // A line that comes back after an outage lets UDP and TCP through at once, and UDP is to be first.
+        tokio::select! {
+            biased;
+            () = link.udp_open(), if self.way == Way::Tcp && self.heeds_probes => Err(NotOpened::UdpAnswers),
+            opened = Session::open(link, collector, address, over) => opened.map_err(NotOpened::Failed),
+            () = tcp_comes_first(link), if self.way == Way::Udp && self.asks_for_tcp => Err(NotOpened::TcpAnswers),
+        }
+    }
+}
+
+/// Returns when TCP is open and UDP, which was asked at the same time, has had time to answer a handshake.
+async fn tcp_comes_first(link: &LinkClient) {
+    link.tcp_open().await;
+    tokio::time::sleep(UDP_GRACE).await;
 }
 
 /// The answer to the question of the day; never without one. Cancel safe.

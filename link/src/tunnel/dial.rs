@@ -12,10 +12,9 @@ use std::{
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
 use rustls_pki_types::ServerName;
 use spillway_proto::CloseCode;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{Ends, Meter, TUNNEL_ALPN, Tunnel};
+use super::{Ends, GiveUp, Meter, TUNNEL_ALPN, Tunnel, reach::Reached};
 use crate::{Identity, LineMemory, client::DialError, identity, socket::TUNNEL_HANDSHAKE_BYTES};
 
 /// A connection, and the tunnel that it is in.
@@ -25,11 +24,12 @@ pub(crate) type Dialled = (Connection, Tunnel);
 #[derive(Clone)]
 pub(crate) struct TunnelDialer {
     tls: TlsConnector,
-    meter: Meter,
+    pub(super) meter: Meter,
     /// Of the line as TCP makes it: another one than that of UDP.
     pub(crate) memory: LineMemory,
     held: Arc<Mutex<Option<Held>>>,
     next_key: Arc<AtomicU64>,
+    reached: Arc<Mutex<Option<Reached>>>,
 }
 
 /// The tunnel in use, or the last one.
@@ -51,7 +51,8 @@ impl TunnelDialer {
     pub(crate) fn new(identity: &Identity, meter: Meter) -> Result<Self, identity::Error> {
         let mut tls = identity.client_config()?;
         tls.alpn_protocols = vec![TUNNEL_ALPN.to_vec()];
-        Ok(Self { tls: Arc::new(tls).into(), meter, memory: LineMemory::default(), held: Arc::default(), next_key: Arc::default() })
+        let tls = Arc::new(tls).into();
+        Ok(Self { tls, meter, memory: LineMemory::default(), held: Arc::default(), next_key: Arc::default(), reached: Arc::default() })
     }
 
     /// One attempt: TCP, TLS, and QUIC inside, together within `timeout`. `name` is what the collector's certificate must carry. Cancel safe: dropping the future gives the
@@ -75,11 +76,11 @@ impl TunnelDialer {
         self.meter.cap.wait_for(TUNNEL_HANDSHAKE_BYTES).await;
         self.meter.cap.received(TUNNEL_HANDSHAKE_BYTES.into());
         self.meter.counters.tunnel_opened();
-        let tcp = TcpStream::connect(address).await.map_err(tcp_failed)?;
+        let tcp = self.tcp(address).await.map_err(tcp_failed)?;
         tcp.set_nodelay(true).map_err(tcp_failed)?;
         let ends = Ends { local: tcp.local_addr().map_err(tcp_failed)?, peer: tcp.peer_addr().map_err(tcp_failed)? };
         let stream = self.tls.connect(server, tcp).await.map_err(tcp_failed)?;
-        let Tunnel { endpoint, mut ended } = Tunnel::new(stream, ends, None, &self.meter).map_err(tcp_failed)?;
+        let Tunnel { endpoint, mut ended, end } = Tunnel::new(stream, ends, None, &self.meter).map_err(tcp_failed)?;
         let connecting = endpoint.connect_with(config, ends.peer, name).map_err(|source| DialError::Connect { address, source })?;
         let connection = tokio::select! {
             // The collector looks at our certificate when our side of TLS is done: its refusal is the end of the stream, and says more than QUIC's.
@@ -87,12 +88,13 @@ impl TunnelDialer {
             () = ended.wait() => return Err(tcp_failed(ended.take_why())),
             connected = connecting => connected.map_err(|source: ConnectionError| DialError::Handshake { address, source })?,
         };
-        Ok((connection, Tunnel { endpoint, ended }))
+        Ok((connection, Tunnel { endpoint, ended, end }))
     }
 
     /// The attempt that won. Its endpoint is kept as long as its connection lives: then the TCP connection goes as well.
-    pub(crate) fn adopt(&self, connection: Connection, tunnel: Tunnel) {
-        let Tunnel { endpoint, mut ended } = tunnel;
+    /// Answers what ends it before that.
+    pub(crate) fn adopt(&self, connection: Connection, tunnel: Tunnel) -> GiveUp {
+        let Tunnel { endpoint, mut ended, end } = tunnel;
         let key = self.next_key.fetch_add(1, Relaxed);
         *self.slot() = Some(Held { key, endpoint: Some(endpoint.clone()), _connection: connection });
         let dialer = self.clone();
@@ -105,6 +107,11 @@ impl TunnelDialer {
                 held.endpoint = None;
             }
         });
+        GiveUp(end)
+    }
+
+    pub(super) fn reached(&self) -> MutexGuard<'_, Option<Reached>> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Held>> {

@@ -103,7 +103,7 @@ impl Stage {
                     connections.fetch_add(1, Relaxed);
                     send(&connection).await;
                 }
-                Err(_) => _ = self.client.wait(Duration::from_secs(30)).await,
+                Err(_) => _ = self.client.wait(Duration::from_secs(30), false).await,
             }
         }
     }

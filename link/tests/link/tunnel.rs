@@ -1,4 +1,4 @@
-//! QUIC in a TLS stream over TCP: both ends, and a relay between them that counts and cuts.
+//! QUIC in a TLS stream over TCP: both ends, and a relay between them that counts, cuts and freezes.
 
 use std::{
     net::SocketAddr,
@@ -26,27 +26,56 @@ use crate::common::{Authority, Made, NoCertificate};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Bytes that passed each way, and how to end everything that is open.
+/// Bytes that passed each way, and how to end everything that is open, or to let it stand still.
 #[derive(Default)]
 struct Line {
     up: AtomicU64,
     down: AtomicU64,
     cut: Notify,
+    /// Connections of an earlier one carry nothing any more, and stay.
+    era: AtomicU64,
+    /// Bytes that were not carried for that.
+    held: AtomicU64,
+    close: Notify,
+    open: Notify,
+}
+
+impl Line {
+    /// An outage: nobody listens, and what is open stands still for good.
+    fn freeze(&self) {
+        self.era.fetch_add(1, Relaxed);
+        self.close.notify_one();
+    }
+
+    /// Its end, for those who come anew.
+    fn thaw(&self) {
+        self.open.notify_one();
+    }
 }
 
 /// A relay before `to`; its address.
 async fn relay(to: SocketAddr, line: Arc<Line>) -> SocketAddr {
-    let front = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut front = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = front.local_addr().unwrap();
     tokio::spawn(async move {
         loop {
-            let (client, line) = (front.accept().await.unwrap().0, Arc::clone(&line));
+            let client = tokio::select! {
+                accepted = front.accept() => accepted.unwrap().0,
+                () = line.close.notified() => {
+                    drop(front);
+                    line.open.notified().await;
+                    front = TcpListener::bind(at).await.unwrap();
+                    continue;
+                }
+            };
+            let line = Arc::clone(&line);
             tokio::spawn(async move {
                 let Ok(server) = TcpStream::connect(to).await else { return };
+                let era = line.era.load(Relaxed);
                 let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
                 tokio::select! {
-                    () = carry(from_client, to_server, &line.up) => {}
-                    () = carry(from_server, to_client, &line.down) => {}
+                    () = carry(from_client, to_server, &line, era, &line.up) => {}
+                    () = carry(from_server, to_client, &line, era, &line.down) => {}
                     () = line.cut.notified() => {}
                 }
             });
@@ -55,9 +84,13 @@ async fn relay(to: SocketAddr, line: Arc<Line>) -> SocketAddr {
     at
 }
 
-async fn carry(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, count: &AtomicU64) {
+async fn carry(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, line: &Line, era: u64, count: &AtomicU64) {
     let mut piece = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut piece).await {
+        if line.era.load(Relaxed) != era {
+            line.held.fetch_add(length as u64, Relaxed);
+            std::future::pending::<()>().await;
+        }
         if to.write_all(&piece[..length]).await.is_err() {
             return;
         }
@@ -187,6 +220,35 @@ async fn a_stream_that_ends_is_a_lost_connection_and_a_new_one_works() {
     let connection = client.dial_addresses(Way::Udp, vec![centre.server.local_addr().unwrap()], "localhost").await.unwrap();
     transfer(&connection, 10_000).await;
     assert_eq!(centre.server.tunnels(), 0);
+}
+
+/// The idle time-out is far away here: it is TCP that tells.
+#[tokio::test]
+async fn a_stream_that_stands_is_given_up_when_tcp_is_through_again_and_not_before() {
+    let ca = Authority::new("ca");
+    let patient = |settings: LinkSettings| LinkSettings { idle_timeout: 100 * PATIENCE, ..settings };
+    let centre = Centre::new(&Made::collector().identity(&ca, &[]), &patient(LinkSettings::collector()));
+    let line = Arc::new(Line::default());
+    let at = relay(centre.tcp, Arc::clone(&line)).await;
+    let client = LinkClient::new(&Made::site().identity(&ca, &[]), &patient(LinkSettings::agent()), RateCap::new(None)).unwrap();
+    let connection = dial(&client, at).await;
+    transfer(&connection, 10_000).await;
+    let (mut send, _receive) = connection.open_bi().await.unwrap();
+    line.freeze();
+    send.write_all(b"is anybody there?").await.unwrap();
+    let before = Instant::now();
+    // Twice the time after which the silence is noticed.
+    timeout(Duration::from_secs(8), connection.closed()).await.unwrap_err();
+    assert!(line.held.load(Relaxed) > 0, "nothing was sent into the outage");
+    let waiting = client.wait(PATIENCE, true);
+    tokio::pin!(waiting);
+    timeout(Duration::from_secs(1), &mut waiting).await.unwrap_err();
+    line.thaw();
+    assert_eq!(waiting.await, Some(Way::Tcp));
+    let ended = timeout(PATIENCE, connection.closed()).await.unwrap();
+    println!("given up after {:?}", before.elapsed());
+    assert_eq!(explain(&ended, Side::Agent).reason, "tcp_ended", "{ended:?}");
+    transfer(&dial(&client, at).await, 10_000).await;
 }
 
 #[tokio::test]
