@@ -146,7 +146,7 @@ impl Controller for Spillway {
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, _app_limited: bool, _rtt: &RttEstimator) {
         let sample = self.delivery.acked(now, sent, bytes);
-        self.model.acked(sent, bytes, sample);
+        self.model.acked(now, sent, bytes, sample);
         self.newest = self.newest.max(Some(sent));
     }
 

@@ -5,7 +5,7 @@
 //!   the line busy. It is never below [`LEAST_PACKETS`].
 //! - B. Loss alone lowers nothing, unless it is more than a bad radio line's: [`super::round::CONGESTED_LOSS`].
 //! - C. The empty round trip is measured with the queue drained, at least each [`DRAIN_EVERY`]; so a line that has become longer is not taken for a
-//!   queue for ever, and a queue not for a longer line.
+//!   queue for ever, and a queue not for a longer line. Who shares a line drains at the same time.
 //! - D. A round in which the application had too little to send tells nothing against the line.
 
 use std::time::{Duration, Instant};
@@ -24,8 +24,8 @@ const PROBE_GAIN: f64 = 1.25;
 /// … when it does hold more, and at the start: doubling in each round trip.
 const GROW_GAIN: f64 = 2.0;
 
-/// … when the queue is drained.
-const DRAIN_GAIN: f64 = 0.85;
+/// … when the queue is drained: so little, that it is gone as well where others, who came while it stood, take it for a part of the line.
+const DRAIN_GAIN: f64 = 0.75;
 
 /// … after an outage: half, as others come back as well.
 const RETURN_GAIN: f64 = 0.5;
@@ -47,8 +47,8 @@ const FIRST_PACKETS: f64 = 6.0;
 /// Rounds of which the best rate counts. Long enough to ride out a round with many losses, short enough to notice that the line got thinner.
 const RATE_ROUNDS: usize = 8;
 
-/// How often the queue is drained to see the empty round trip.
-const DRAIN_EVERY: Duration = Duration::from_secs(10);
+/// How often the queue is drained to see the empty round trip. With the gain above it costs 1 % of a line of 300 ms.
+const DRAIN_EVERY: Duration = Duration::from_secs(15);
 
 /// A round trip of so much more than the empty one is a queue. Below it a full window means that the line holds more.
 const QUEUE_SHARE: f64 = 0.02;
@@ -101,7 +101,7 @@ pub(super) struct Model {
     /// Rounds in a row in which the line held more, or was otherwise, than thought.
     free_rounds: u32,
     odd_rounds: u32,
-    /// When the round trip of the empty line was last measured.
+    /// When the round trip of the empty line was last measured, by us or by others on the line.
     drained: Instant,
     /// What an earlier connection of this endpoint knew, until the first round trip says whether this is its line.
     remembered: Option<LineEstimate>,
@@ -170,9 +170,13 @@ impl Model {
     }
 
     /// A packet of `bytes`, sent at `sent`, is acknowledged.
-    pub(super) fn acked(&mut self, sent: Instant, bytes: u64, sample: Sample) {
+    pub(super) fn acked(&mut self, now: Instant, sent: Instant, bytes: u64, sample: Sample) {
         let round_trip = sample.round_trip;
         self.recall(round_trip);
+        // Others have drained their part of the queue. Whoever sees it drains next together with them, and then the line is empty.
+        if self.round_trip.is_some_and(|least| round_trip < least) {
+            self.drained = now;
+        }
         for least in [&mut self.round_trip, &mut self.shortest] {
             *least = Some(least.map_or(round_trip, |least| least.min(round_trip)));
         }
@@ -246,7 +250,12 @@ impl Model {
             }
             Phase::Cruise { .. } if round.starved || !round.full => {}
             Phase::Cruise { .. } => self.cruise(now, &round, expected),
-            Phase::Measure { .. } => {
+            Phase::Measure { gain } => {
+                // Back from an outage it does not even deliver the half that it was asked for. (At other times it may be that others took what we left to them.)
+                if gain <= RETURN_GAIN && !round.starved && round.best < CHANGED_RATE * gain * expected {
+                    self.rates = [0.0; RATE_ROUNDS];
+                    self.rates[0] = round.best;
+                }
                 self.measure(&round);
                 self.drained = now;
                 self.phase = Phase::Cruise { gain: CRUISE_GAIN };

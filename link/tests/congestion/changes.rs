@@ -45,10 +45,37 @@ fn a_longer_line_is_not_taken_for_a_queue() {
         sim.reshape(|shape| Shape { delay: ms(after / 2), ..shape });
         sim.run_until(secs(38));
         println!("{before} ms, then {after} ms:");
-        // As long as it is from one measuring of the empty line to the next, so that each run has one.
         assert!(share(&mut sim, 2000, 10) >= 0.85);
         assert!(share(&mut sim, 2000, 60) >= 0.90);
     }
+}
+
+/// As when a ship moves away from its satellite's gateway: never so much at once that it looks like another line.
+#[test]
+fn a_line_that_becomes_longer_slowly_is_followed() {
+    let mut sim = Sim::new(line(2000, 100), 1).with(Congestion::Spillway);
+    sim.run_until(secs(30));
+    for round_trip in (100..=600).step_by(10) {
+        sim.reshape(|shape| Shape { delay: ms(round_trip / 2), ..shape });
+        sim.run_until(sim.now() + secs(4));
+    }
+    assert!(share(&mut sim, 2000, 60) >= 0.85);
+}
+
+#[test]
+fn after_an_outage_a_thinner_line_is_not_flooded() {
+    let mut sim = Sim::new(line(8000, 300), 1).with(Congestion::Spillway);
+    sim.run_until(secs(30));
+    sim.reshape(|shape| Shape { up: false, ..shape });
+    sim.run_until(secs(40));
+    assert!(sim.counters().down.packets > 0, "nothing was sent into the outage");
+    sim.reshape(|shape| Shape { up: true, rate: Some(256_000), queue_bytes: 32_000, ..shape });
+    let before = sim.counters().overflowed.packets;
+    sim.run_until(secs(70));
+    let dropped = sim.counters().overflowed.packets - before;
+    println!("8000 kbit/s, then 256: {dropped} packets dropped");
+    // Half of what was on its way before are 100 packets.
+    assert!(dropped <= 100, "{dropped} packets dropped by the queue");
 }
 
 #[test]

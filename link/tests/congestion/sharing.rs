@@ -46,3 +46,24 @@ fn cubic_beside_ours_keeps_its_part() {
         assert!(cubic >= 0.30, "CUBIC second, a queue of {queue_ms} ms");
     }
 }
+
+/// Who comes while others send takes their queue for a part of the line, until all drain it at the same time. Eight come, and leave one after the other, who came first first. The
+/// mean of some runs, since it matters at which moment of the others one comes.
+#[test]
+fn who_comes_later_learns_how_long_the_line_is() {
+    const RUNS: u64 = 12;
+    let shape = Shape { rate: Some(2_000_000), delay: ms(50), queue_bytes: 250_000, ..Shape::default() };
+    let mut sum = 0.0;
+    for seed in 1..=RUNS {
+        let mut sim = Sim::new(shape, seed);
+        for number in 0..8 {
+            sim.add(&Sends { from: secs(10 * number), until: secs(40 + 20 * number), ..Sends::always(Congestion::Spillway) });
+        }
+        sim.run_until(secs(120));
+        // Four of them are left at first, then three.
+        sum += sim.figures_until(secs(140)).last().unwrap().round_trip;
+    }
+    let mean = sum / RUNS as f64;
+    println!("round trip of the last four: {:.0} ms", 1000.0 * mean);
+    assert!(mean <= 0.65, "{mean} s");
+}
