@@ -110,15 +110,15 @@ pub fn decide(bytes: u64, policy: Policy, class: Class, limits: &Limits, fill: &
     let Some(full) = full(bytes, limits, fill) else {
         return Verdict::Admit;
     };
-    if policy == Policy::DropNewest {
-        return Verdict::DropNewest(full);
-    }
     // What may wait goes before what may be dropped: a class that said so makes room for others, if those are as urgent. Not because of the others' age.
-    let may_go = |victim: &&Victim| victim.class == class || (full != Full::Age && victim.class.urgency() >= class.urgency());
+    // What comes of a class that drops the newest is not worth what is as urgent, but what can wait longer.
+    let least = if policy == Policy::DropNewest { class.urgency() + 1 } else { class.urgency() };
+    let may_go = |victim: &&Victim| victim.class == class || (full != Full::Age && victim.class.urgency() >= least);
     let willing = victims.iter().filter(|victim| victim.policy == Policy::DropOldest).filter(may_go);
     // Bulk goes before alarms; of those as urgent, its own before others, and the oldest first.
     match willing.max_by_key(|victim| (victim.class.urgency(), victim.class == class, victim.age)) {
         Some(victim) => Verdict::DropOldest(victim.class),
+        None if policy == Policy::DropNewest => Verdict::DropNewest(full),
         None => Verdict::Block(full),
     }
 }
@@ -177,6 +177,9 @@ mod tests {
         assert_eq!(ask(of(Policy::Block, 0), &victims), Verdict::DropOldest(bulk));
         assert_eq!(ask(alarms, &victims[..1]), Verdict::DropOldest(alarms));
         assert_eq!(ask(of(Policy::Block, 3), &victims[..1]), Verdict::Block(Full::Bytes));
+        assert_eq!(ask(of(Policy::DropNewest, 2), &victims), Verdict::DropOldest(bulk), "before what comes of a more urgent class");
+        assert_eq!(ask(of(Policy::DropNewest, 3), &victims), Verdict::DropNewest(Full::Bytes), "what comes before what is as urgent");
+        assert_eq!(ask(of(Policy::DropNewest, 1), &victims[..1]), Verdict::DropNewest(Full::Bytes), "never alarms");
         let old = Fill { disk_bytes: 0, oldest: Some(Duration::from_secs(61)), ..FILL };
         assert_eq!(decide(1, Policy::DropOldest, alarms, &LIMITS, &old, &victims), Verdict::DropOldest(alarms), "its own is too old");
     }
@@ -204,7 +207,7 @@ mod tests {
         let ask = |number, policy| decide(11, policy, class(number), &LIMITS, &FILL, &victims);
         assert_eq!(ask(1, Policy::DropOldest), Verdict::DropOldest(class(1)), "its own first");
         assert_eq!(ask(0, Policy::Block), Verdict::DropOldest(class(2)), "the oldest of those that said so");
-        assert_eq!(ask(3, Policy::DropNewest), Verdict::DropNewest(Full::Bytes));
+        assert_eq!(ask(11, Policy::DropNewest), Verdict::DropNewest(Full::Bytes));
         assert_eq!(decide(11, Policy::DropOldest, class(1), &LIMITS, &FILL, &victims[..1]), Verdict::Block(Full::Bytes), "nothing to drop");
         let old = Fill { disk_bytes: 0, oldest: Some(Duration::from_secs(61)), ..FILL };
         assert_eq!(
