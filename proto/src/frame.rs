@@ -26,8 +26,10 @@ use crate::record::{RecordReader, RecordWriter};
 use crate::types::{Lane, NextOffset};
 
 mod lanes;
+mod times;
 mod version;
 
+pub use times::Timestamps;
 pub use version::Translator;
 
 /// Why offsets of a source partition will never reach the centre.
@@ -43,6 +45,8 @@ pub enum GapReason {
     Dropped,
     /// The agent's spill was damaged, and the source had removed them by then.
     Damaged,
+    /// They were older than the topic's time to live when they were to be sent.
+    Expired,
     /// A reason that this version does not know.
     Other(u8),
 }
@@ -56,6 +60,7 @@ impl GapReason {
             Self::TopicRecreated => 3,
             Self::Dropped => 4,
             Self::Damaged => 5,
+            Self::Expired => 7,
             Self::Other(code) => code,
         }
     }
@@ -68,6 +73,7 @@ impl GapReason {
             3 => Self::TopicRecreated,
             4 => Self::Dropped,
             5 => Self::Damaged,
+            7 => Self::Expired,
             other => Self::Other(other),
         }
     }
@@ -80,6 +86,7 @@ impl GapReason {
             Self::TopicRecreated => "topic_recreated",
             Self::Dropped => "dropped",
             Self::Damaged => "damaged",
+            Self::Expired => "expired",
             Self::Other(_) => "other",
         }
     }
@@ -88,7 +95,7 @@ impl GapReason {
     /// otherwise. Holes count: nobody can tell any more whether they were records.
     pub fn lost_count(self, first: NextOffset, next: NextOffset) -> Option<u64> {
         match self {
-            Self::Retention | Self::Dropped | Self::Damaged => next.value().checked_sub(first.value()),
+            Self::Retention | Self::Dropped | Self::Damaged | Self::Expired => next.value().checked_sub(first.value()),
             Self::Truncated | Self::TopicRecreated | Self::Other(_) => None,
         }
     }
@@ -117,7 +124,7 @@ pub enum SectionKind {
         /// Length of the records in the raw body, in bytes.
         raw_length: usize,
     },
-    /// The offsets from `first` on are lost; the lane goes on at `next`.
+    /// The offsets from `first` on will not come; the lane goes on at `next`.
     Gap {
         /// The next expected offset.
         first: NextOffset,
@@ -139,6 +146,15 @@ impl SectionKind {
     pub fn next(self) -> NextOffset {
         match self {
             Self::Data { next, .. } | Self::Gap { next, .. } | Self::Start { next } => next,
+        }
+    }
+
+    /// The offsets that it takes a lane over that has begun, first and next: of data, and of a gap that may stand in the middle of a lane. `None` for what a
+    /// lane only begins with.
+    pub fn range(self) -> Option<(NextOffset, NextOffset)> {
+        match self {
+            Self::Data { first, next, .. } | Self::Gap { first, next, reason: GapReason::Expired } => Some((first, next)),
+            Self::Gap { .. } | Self::Start { .. } => None,
         }
     }
 
@@ -337,6 +353,15 @@ pub struct EncodedFrame {
     pub raw_length: usize,
     /// The bytes on the wire.
     pub bytes: Bytes,
+}
+
+impl EncodedFrame {
+    /// A frame of sections without a body: gaps, starts, holes. At least one, and at most [`limits::MAX_SECTIONS`].
+    pub fn bare(sections: Vec<Section>) -> Self {
+        debug_assert!(sections.iter().all(|section| section.kind.raw_length() == 0), "a body would be missing");
+        let bytes = assemble(Codec::Stored, &sections, &[]);
+        Self { sections, raw_length: 0, bytes }
+    }
 }
 
 const FORMAT: u8 = 1;

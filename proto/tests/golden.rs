@@ -95,6 +95,20 @@ fn spill_gaps() -> EncodedFrame {
     builder.encode(&mut Compressor::new(3).unwrap())
 }
 
+/// What an agent says that has records older than their time to live: in the middle of a lane, between two parts of its data.
+fn expired_gap() -> EncodedFrame {
+    let part = |first: u64| {
+        let mut records = RecordWriter::new(next(first));
+        assert!(records.push(Offset::new(first).unwrap(), 1_700_000_000_000, None, Some(b"v"), [].into_iter()));
+        records
+    };
+    let mut builder = FrameBuilder::new();
+    builder.data(Lane(1), part(5));
+    builder.gap(Lane(1), next(6), next(9), GapReason::Expired);
+    builder.data(Lane(1), part(9));
+    builder.encode(&mut Compressor::new(3).unwrap())
+}
+
 fn all() -> BTreeMap<String, Vec<u8>> {
     let mut all = BTreeMap::new();
     let mut add = |name: &str, bytes: Vec<u8>| assert!(all.insert(name.to_owned(), bytes).is_none(), "{name} twice");
@@ -111,6 +125,7 @@ fn all() -> BTreeMap<String, Vec<u8>> {
     add("frame.stored", frame(b"v").bytes.to_vec());
     add("frame.zstd", frame(&b"temperature ".repeat(40)).bytes.to_vec());
     add("frame.spill_gaps", spill_gaps().bytes.to_vec());
+    add("frame.expired_gap", expired_gap().bytes.to_vec());
     add("progress.position.key", ProgressKey::Position { site: site(), source: source() }.encode());
     add("progress.position.value", Position { topic_id: TopicId([0xab; 16]), next: next(1005) }.encode());
     add("progress.session.key", ProgressKey::Session { site: site() }.encode());

@@ -57,7 +57,7 @@ impl Gap {
     /// log: what the centre holds from `next` on is no longer in the source).
     pub fn lost(&self) -> Option<(NextOffset, NextOffset)> {
         match self.reason {
-            GapReason::Retention | GapReason::Dropped | GapReason::Damaged => {
+            GapReason::Retention | GapReason::Dropped | GapReason::Damaged | GapReason::Expired => {
                 Some((self.first, NextOffset::new(self.next.value().saturating_sub(1))?))
             }
             GapReason::Truncated | GapReason::TopicRecreated | GapReason::Other(_) => None,

@@ -14,13 +14,14 @@ use spillway_proto::{NextOffset, Partition, SiteName, TopicName, TopicPartition}
 const KEPT: &str = include_str!("fixtures/gaps-v1.txt");
 
 /// Reason, first, next, milliseconds since 1970.
-const EVENTS: [(GapReason, u64, u64, i64); 6] = [
+const EVENTS: [(GapReason, u64, u64, i64); 7] = [
     (GapReason::Retention, 2, 100, 1_770_091_506_789),
     (GapReason::Truncated, 102, 50, 1_770_091_506_000),
     (GapReason::TopicRecreated, 10, 0, 1_770_091_506_100),
     (GapReason::Dropped, 0, 1, 0),
     (GapReason::Damaged, 5, i64::MAX as u64, 253_402_207_199_999),
     (GapReason::Other(9), 1, 2, 1_770_091_506_789),
+    (GapReason::Expired, 7, 9, 1_770_091_506_789),
 ];
 
 fn record(site: &str, topic: &str, partition: u32, (reason, first, next, ms): (GapReason, u64, u64, i64)) -> (String, String) {
@@ -47,7 +48,7 @@ fn every_fixture_has_the_bytes_it_always_had() {
 fn every_fixture_is_read_as_what_it_was() {
     let lines: Vec<&str> = KEPT.lines().collect();
     assert_eq!(lines.len(), 2 * EVENTS.len());
-    let counts = [Some(98), None, None, Some(1), Some(i64::MAX as u64 - 5), None];
+    let counts = [Some(98), None, None, Some(1), Some(i64::MAX as u64 - 5), None, Some(2)];
     for ((pair, (reason, first, next, ms)), count) in lines.chunks(2).zip(EVENTS).zip(counts) {
         let read: Value = serde_json::from_str(pair[1]).unwrap();
         assert_eq!((pair[0], &read["version"]), ("plant-7/sensors.v1/3", &Value::from(1)));

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use rdkafka::error::RDKafkaErrorCode;
 use spillway_collector_core::gaps::GapEvent;
 use spillway_proto::Partition;
+use spillway_proto::frame::GapReason;
 use spillway_proto::message::HoldReason;
 
 use super::attempt::{Attempt, Gap, LaneShare};
@@ -62,7 +63,12 @@ impl Writer {
                 continue;
             };
             let (reason, topic, partition) = (gap.reason.as_str(), &lane.source.topic, lane.source.partition);
-            tracing::warn!(event = "gap", site = %self.site, %topic, %partition, first = %gap.first, next = %gap.next, reason, "offsets of the source will never reach the centre");
+            if gap.reason == GapReason::Expired {
+                // As the site's configuration asks for.
+                tracing::info!(event = "gap", site = %self.site, %topic, %partition, first = %gap.first, next = %gap.next, reason, "records of the source were too old to be sent");
+            } else {
+                tracing::warn!(event = "gap", site = %self.site, %topic, %partition, first = %gap.first, next = %gap.next, reason, "offsets of the source will never reach the centre");
+            }
             self.centre.meters.gaps.get_or_create(&ReasonLabel { reason }).inc();
         }
     }

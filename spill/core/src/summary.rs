@@ -53,7 +53,7 @@ impl Sources {
 /// What is known of a stretch of offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
-    /// Frames hold it.
+    /// Frames hold it: records, holes, and gaps that stand between them.
     Data,
     /// Frames held it, and are damaged.
     Lost,
@@ -171,8 +171,11 @@ impl Summary {
 /// The span of a section.
 pub fn span_of(section: &StoredSection, lost: bool) -> Span {
     let line = section.line;
+    if let Some((first, next)) = section.kind.range() {
+        return Span { line, what: if lost { What::Lost } else { What::Data }, first, next };
+    }
     match section.kind {
-        SectionKind::Data { first, next, .. } => Span { line, what: if lost { What::Lost } else { What::Data }, first, next },
+        SectionKind::Data { first, next, .. } => Span { line, what: What::Data, first, next },
         SectionKind::Gap { first, next, reason } => Span { line, what: What::Gap(reason), first, next },
         SectionKind::Start { next } => Span { line, what: What::Start, first: next, next },
     }
