@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use spillway_agent_core::schedule::{Flow, FlowSpec, TopicClass};
+use spillway_agent_core::ttl::TimeToLive;
 use spillway_config::{AgentConfig, FlowConfig, WhenFull};
 use spillway_spill::Class;
 use spillway_spill::admission::Policy;
@@ -36,11 +37,6 @@ impl Flows {
         let of: FlowOf = Arc::new(move |topic| Flow(u16::try_from(flow_of(topic)).unwrap_or(0)));
         Self { specs: flows.iter().map(spec).collect(), spill: spill_classes(&flows), of }
     }
-
-    /// How urgent each is.
-    pub fn classes(&self) -> Vec<TopicClass> {
-        self.specs.iter().map(|spec| spec.class).collect()
-    }
 }
 
 fn spec(flow: &FlowConfig) -> FlowSpec {
@@ -48,6 +44,7 @@ fn spec(flow: &FlowConfig) -> FlowSpec {
         class: TopicClass::new(flow.class).unwrap_or(TopicClass::DEFAULT),
         weight: flow.weight,
         rate_max: flow.rate_max.map(|rate| rate.bytes_per_second()),
+        ttl: flow.ttl.map(TimeToLive::new),
     }
 }
 
@@ -80,7 +77,7 @@ mod tests {
 
     #[test]
     fn each_flow_has_a_class_of_its_own_in_the_spill() {
-        let flow = |class, when_full| FlowConfig { class, weight: 1, rate_max: None, when_full };
+        let flow = |class, when_full| FlowConfig { class, weight: 1, rate_max: None, when_full, ttl: None };
         let (block, oldest) = (WhenFull::Block, WhenFull::DropOldest);
         let flows = [flow(2, block), flow(0, block), flow(2, block), flow(2, oldest), flow(2, block)];
         let classes = spill_classes(&flows);

@@ -26,7 +26,8 @@ spillway_ops::metric_names! {
         LagRecords = "lag_records", "Offsets from what the centre has committed to the end of the source's log";
         LagSeconds = "lag_seconds", "Age of the oldest record that the centre has not committed";
         UnackedBytes = "unacked_bytes", "Bytes of frames that are not acknowledged";
-        Gaps = "gaps_total", "Ranges of offsets that vanished at the source before they were read, by reason";
+        Gaps = "gaps_total", "Ranges of offsets that will never reach the centre, by reason";
+        RecordsExpired = "records_expired_total", "Offsets that were not sent because they were older than their topic's ttl";
         PartitionsHeld = "partitions_held", "Partitions that stand still because a record or topic is refused";
         LinkUp = "link_up", "1 while a session with a collector is open";
         LinkWay = "link_way", "1 for the way that the session, or the last one, goes: udp, or tcp where UDP is blocked";
@@ -139,6 +140,8 @@ pub struct AgentMetrics {
     pub unacked_bytes: Gauge,
     /// Gaps.
     pub gaps: Family<ReasonLabels, Counter>,
+    /// Too old to be sent.
+    pub records_expired: Counter,
     /// Partitions that stand still.
     pub partitions_held: Gauge,
     /// Session open.
@@ -207,6 +210,7 @@ impl AgentMetrics {
             lag_seconds: metrics.family(AgentMetric::LagSeconds),
             unacked_bytes: metrics.gauge(AgentMetric::UnackedBytes),
             gaps: metrics.family(AgentMetric::Gaps),
+            records_expired: metrics.counter(AgentMetric::RecordsExpired),
             partitions_held: metrics.gauge(AgentMetric::PartitionsHeld),
             link_up: metrics.gauge(AgentMetric::LinkUp),
             link_way: metrics.family(AgentMetric::LinkWay),

@@ -41,6 +41,7 @@ mod translate;
 mod upkeep;
 mod way;
 
+use report::Expired;
 use sending::{Line, Sending};
 use spill::Spill;
 pub use spill::SpillParts;
@@ -204,6 +205,7 @@ struct Runner {
     /// Nobody answered when it was dialled last, or the session ended in silence: the next pause ends when somebody answers.
     silent: bool,
     gaps: VecDeque<GapStatus>,
+    expired: Expired,
     last_ack: Option<Instant>,
     silence: Silence,
     wire: (u64, u64),
@@ -231,7 +233,7 @@ impl Runner {
         let redial = Redial::new(parts.config.collector.addresses.len(), parts.config.link.redial_max);
         Self {
             ledger: Ledger::with(Scheduler::new(parts.flows.specs.clone()), now),
-            spill: parts.spill.take().map(|spill| Spill::new(spill, &parts.flows.of, Arc::clone(&parts.dictionaries))),
+            spill: parts.spill.take().map(|spill| Spill::new(spill, &parts.flows, Arc::clone(&parts.dictionaries))),
             topics: Topics::default(),
             redial,
             session: None,
@@ -261,6 +263,7 @@ impl Runner {
             told_trouble: BTreeMap::new(),
             silent: false,
             gaps: VecDeque::new(),
+            expired: Expired::default(),
             last_ack: None,
             silence: Silence::new(now),
             wire: (0, 0),

@@ -179,7 +179,7 @@ pub async fn run_with(config: AgentConfig, patience: Patience, stop: Cancellatio
         budget: Arc::clone(&budget),
         metrics: metrics.clone(),
         flow_of: Arc::clone(&flows.of),
-        classes: flows.classes(),
+        specs: flows.specs.clone(),
     };
     let source = Source::start(Arc::clone(&consumer), settings).map_err(StartError::Source)?;
     let inquirer = source::inquirer(&config.kafka.client, &site).map_err(StartError::Kafka)?;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use spillway_agent_core::batcher::FrameLimits;
 use spillway_agent_core::compression::Line;
 use spillway_agent_core::ledger::{Attachment, Detachment};
-use spillway_agent_core::schedule::{Flow, TopicClass};
+use spillway_agent_core::schedule::{Flow, FlowSpec};
 use spillway_kafka::Context;
-use spillway_proto::frame::EncodedFrame;
+use spillway_proto::frame::{EncodedFrame, Timestamps};
 use spillway_proto::{Lane, Offset};
 use tokio::sync::mpsc;
 
@@ -102,8 +102,8 @@ pub struct BuiltFrame {
     pub flow: Flow,
     /// The frame.
     pub frame: EncodedFrame,
-    /// Timestamps of its sections' first records.
-    pub timestamps: Vec<Option<i64>>,
+    /// Timestamps of its sections' records.
+    pub timestamps: Vec<Option<Timestamps>>,
     /// Bytes of the budget that it holds.
     pub budget: usize,
 }
@@ -127,8 +127,8 @@ pub struct Settings {
     pub metrics: AgentMetrics,
     /// A frame holds topics of one flow. Each flow that is read has an open frame of its own, with its part of the budget.
     pub flow_of: FlowOf,
-    /// How urgent the flows are, by number.
-    pub classes: Vec<TopicClass>,
+    /// What the flows have in common, by number.
+    pub specs: Vec<FlowSpec>,
 }
 
 impl fmt::Debug for Settings {

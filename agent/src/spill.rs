@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use spillway_agent_core::spool::{Holdings, SpoolLimits};
 use spillway_config::{AgentConfig, SpillConfig};
+use spillway_proto::compress::Decompressor;
 use spillway_proto::frame::Translator;
 use spillway_proto::message;
 use spillway_spill::admission::Limits;
@@ -111,5 +112,6 @@ pub fn open(config: &AgentConfig, shares: &Shares, flows: &Flows) -> Result<Opti
     let keeper = keeper.map_err(Error::Thread)?;
     let classes = flows.spill.clone();
     let translator = Translator::new(message::VERSION).map_err(Error::Compression)?;
-    Ok(Some(SpillParts { events, keeper, holds, partitions, usage, max_bytes, limits, classes, translator }))
+    let decompressor = Decompressor::new().map_err(Error::Compression)?;
+    Ok(Some(SpillParts { events, keeper, holds, partitions, usage, max_bytes, limits, classes, translator, decompressor }))
 }

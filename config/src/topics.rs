@@ -26,6 +26,12 @@ const WEIGHT_MOST: u32 = 100;
 /// Below this, a frame of some hundred bytes would take seconds.
 const RATE_LEAST_BITS: u64 = 1_000;
 
+/// On the way from a producer to the line a second passes easily.
+const TTL_LEAST: Duration = Duration::from_secs(1);
+
+/// As `spill.max_age`.
+const TTL_MOST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// `[topics]` of the agent: which topics are mirrored, with MirrorMaker 2's meaning of the patterns.
 #[derive(Debug, Clone)]
 pub struct TopicsConfig {
@@ -57,6 +63,8 @@ pub struct TopicRule {
     pub weight: Option<u32>,
     /// Most bits a second of frames with the rule's topics, all together. Default `None`: no cap of their own. At least 1 kbit.
     pub rate_max: Option<BitRate>,
+    /// Records that are older than this when they would be sent are not sent. Default `None`: any age. 1 s to 365 d.
+    pub ttl: Option<Duration>,
 }
 
 /// Where a partition starts for which the centre holds no progress.
@@ -118,8 +126,9 @@ impl TopicRule {
         let class = table.optional("class", parse::integer(0..=CLASS_MOST));
         let weight = table.optional("weight", parse::integer(1..=WEIGHT_MOST));
         let rate_max = table.optional("rate_max", parse::rate_limit(RATE_LEAST_BITS));
-        let (class, weight, rate_max) = (class?, weight?, rate_max?.flatten());
-        Ok(Self { pattern: pattern?, start: start?, on_gap: on_gap?, when_full: when_full?, class, weight, rate_max })
+        let ttl = table.optional("ttl", parse::duration(TTL_LEAST..=TTL_MOST));
+        let (class, weight, rate_max, ttl) = (class?, weight?, rate_max?.flatten(), ttl?);
+        Ok(Self { pattern: pattern?, start: start?, on_gap: on_gap?, when_full: when_full?, class, weight, rate_max, ttl })
     }
 }
 

@@ -8,9 +8,12 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use spillway_proto::frame::FrameBuilder;
-use spillway_proto::record::RecordWriter;
-use spillway_proto::{Lane, NextOffset, Offset, limits};
+use spillway_proto::frame::{FrameBuilder, Timestamps};
+use spillway_proto::{Lane, NextOffset, Offset};
+
+mod open;
+
+use open::OpenFrame;
 
 /// When a frame is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,8 +73,8 @@ pub enum Pushed {
 pub struct ClosedFrame {
     /// The sections.
     pub builder: FrameBuilder,
-    /// Timestamp of each section's first record, in the order of the sections; `None` without record or timestamp.
-    pub timestamps: Vec<Option<i64>>,
+    /// Timestamps of each section's records, in the order of the sections; `None` without records.
+    pub timestamps: Vec<Option<Timestamps>>,
 }
 
 /// Collects records of lanes into the open frame.
@@ -81,22 +84,6 @@ pub struct Batcher {
     positions: HashMap<Lane, NextOffset>,
     open: OpenFrame,
     sealed: Option<ClosedFrame>,
-}
-
-#[derive(Debug, Default)]
-struct OpenFrame {
-    sections: Vec<OpenSection>,
-    index: HashMap<Lane, usize>,
-    bytes: usize,
-    records: u32,
-    since: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct OpenSection {
-    lane: Lane,
-    records: RecordWriter,
-    timestamp: Option<i64>,
 }
 
 impl Batcher {
@@ -150,19 +137,30 @@ impl Batcher {
         let Some(position) = self.positions.get_mut(&lane) else {
             return Pushed::Ignored;
         };
-        let section = self.open.section(lane, *position, now);
-        let before = section.records.len();
-        if !section.records.push(record.offset, record.timestamp, record.key, record.value, record.headers) {
-            return Pushed::Ignored;
+        match self.open.push(lane, *position, record, now) {
+            Some(next) => {
+                *position = next;
+                Pushed::Added
+            }
+            None => Pushed::Ignored,
         }
-        if section.timestamp.is_none() && record.timestamp >= 0 {
-            section.timestamp = Some(record.timestamp);
+    }
+
+    /// The source's record at this offset is too old to be sent: the lane's position goes over it, by a gap that joins the one before it. May seal the frame so far.
+    /// Answers whether it was the lane's turn.
+    pub fn expire(&mut self, lane: Lane, offset: Offset, now: Instant) -> bool {
+        match self.positions.get(&lane) {
+            Some(position) if !position.covers(offset) => {}
+            _ => return false,
         }
-        let written = section.records.len() - before;
-        *position = section.records.next();
-        self.open.bytes += written;
-        self.open.records += 1;
-        Pushed::Added
+        if self.open.is_full_for(lane, 0, &self.limits) {
+            self.seal();
+        }
+        if let Some(position) = self.positions.get_mut(&lane) {
+            self.open.expire(lane, *position, offset.next(), now);
+            *position = offset.next();
+        }
+        true
     }
 
     /// The source has no records of the lane below `next`: moves the lane's position past the hole. May seal the frame so far.
@@ -175,7 +173,7 @@ impl Batcher {
             self.seal();
         }
         if let Some(position) = self.positions.get_mut(&lane) {
-            self.open.section(lane, *position, now).records.cover(next);
+            self.open.cover(lane, *position, next, now);
             *position = next;
         }
     }
@@ -195,7 +193,7 @@ impl Batcher {
 
     /// When the open frame is to be closed, if it is to wait for `linger` at most; `None` when it is empty.
     pub fn due(&self, linger: Duration) -> Option<Instant> {
-        self.open.since.map(|since| since + linger.min(self.limits.linger))
+        self.open.due(linger.min(self.limits.linger))
     }
 
     /// Closes the open frame, whatever it holds; `None` when it is empty. Take the sealed one first.
@@ -208,7 +206,7 @@ impl Batcher {
 
     /// True without anything that was read and not taken.
     pub fn is_empty(&self) -> bool {
-        self.sealed.is_none() && self.open.sections.is_empty()
+        self.sealed.is_none() && self.open.is_empty()
     }
 
     /// True when it is empty and reads no lane.
@@ -223,54 +221,11 @@ impl Batcher {
 
     fn seal(&mut self) {
         let open = std::mem::take(&mut self.open);
-        if open.sections.is_empty() {
+        if open.is_empty() {
             return;
         }
         debug_assert!(self.sealed.is_none(), "invariant C: the sealed frame was not taken");
-        let mut closed = ClosedFrame { builder: FrameBuilder::new(), timestamps: Vec::with_capacity(open.sections.len()) };
-        for section in open.sections {
-            closed.timestamps.push(section.timestamp);
-            closed.builder.data(section.lane, section.records);
-        }
-        self.sealed = Some(closed);
-    }
-}
-
-impl OpenFrame {
-    /// True when nothing more belongs into the frame.
-    fn is_full(&self, limits: &FrameLimits) -> bool {
-        self.bytes >= limits.max_bytes || self.records >= limits.max_records
-    }
-
-    /// True when the lane's next record of at most `bytes` belongs into the next frame.
-    fn is_full_for(&self, lane: Lane, bytes: usize, limits: &FrameLimits) -> bool {
-        let largest = limits.max_bytes.min(limits.largest_raw);
-        let sections = self.sections.len() == limits::MAX_SECTIONS && !self.index.contains_key(&lane);
-        sections || self.is_full(limits) || (self.bytes > 0 && self.bytes + bytes > largest)
-    }
-
-    fn section(&mut self, lane: Lane, position: NextOffset, now: Instant) -> &mut OpenSection {
-        self.since.get_or_insert(now);
-        let index = *self.index.entry(lane).or_insert_with(|| {
-            self.sections.push(OpenSection { lane, records: RecordWriter::new(position), timestamp: None });
-            self.sections.len() - 1
-        });
-        &mut self.sections[index]
-    }
-
-    fn discard(&mut self, lane: Lane) {
-        let Some(index) = self.index.remove(&lane) else {
-            return;
-        };
-        let section = self.sections.remove(index);
-        self.bytes -= section.records.len();
-        self.records -= section.records.count();
-        for place in self.index.values_mut().filter(|place| **place > index) {
-            *place -= 1;
-        }
-        if self.sections.is_empty() {
-            self.since = None;
-        }
+        self.sealed = Some(open.closed());
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
-use spillway_proto::frame::{EncodedFrame, GapReason, Section, SectionKind};
+use spillway_proto::frame::{EncodedFrame, GapReason, Section, SectionKind, Timestamps};
 use spillway_proto::message::{OpenLane, ResumePoint};
 use spillway_proto::{FrameSeq, Lane, NextOffset, TopicId, TopicPartition, limits};
 use spillway_spill_core::entry::Line;
@@ -23,12 +23,15 @@ use super::start::Beginning;
 
 mod endings;
 mod entries;
+mod expire;
 mod frames;
 mod handover;
 mod returned;
 mod spilled;
 
-pub use entries::{Attachment, Detachment, Ended, Error, Outgoing, Resumed};
+pub use entries::{Attachment, Detachment, Ended, Error, Outgoing, Passed, Resumed};
+use expire::oldest;
+pub(crate) use expire::times_of;
 use frames::{Copy, Frames, Retained};
 pub use spilled::{FrameCopy, Wanted};
 
@@ -49,6 +52,7 @@ pub struct Ledger {
     detachments: Vec<Detachment>,
     ended: Vec<Ended>,
     acked_records: u64,
+    passed: Vec<Passed>,
     released_budget: BTreeMap<Flow, usize>,
     progressed: Instant,
 }
@@ -87,6 +91,7 @@ impl Ledger {
             detachments: Vec::new(),
             ended: Vec::new(),
             acked_records: 0,
+            passed: Vec::new(),
             released_budget: BTreeMap::new(),
             progressed: now,
         }
@@ -192,14 +197,15 @@ impl Ledger {
     }
 
     /// A frame was built. `budget` are the bytes of the agent's own budget that it holds until it is released; `timestamps` are those of the
-    /// sections' first records.
+    /// sections' records, `None` for a section without any.
     ///
     /// # Errors
     /// When a section does not join its lane: a bug, and to go on would lose or duplicate records.
-    pub fn push(&mut self, frame: EncodedFrame, timestamps: &[Option<i64>], budget: usize, now: Instant) -> Result<(), Error> {
+    pub fn push(&mut self, frame: EncodedFrame, timestamps: &[Option<Timestamps>], budget: usize, now: Instant) -> Result<(), Error> {
         let index = self.frames.next_index();
         let flow = self.flow_of(&frame.sections);
-        let mut retained = Retained::new(flow, frame.bytes, budget, Copy::None, now);
+        let times = times_of(&frame.sections, timestamps);
+        let mut retained = Retained::new(flow, frame.bytes, budget, Copy::None, now).dated(times);
         for (place, section) in frame.sections.iter().enumerate() {
             let Some(book) = self.lanes.get_mut(&section.lane) else {
                 return Err(Error::LaneUnknown(section.lane));
@@ -215,7 +221,7 @@ impl Ledger {
                     attach(&mut self.attachments, section.lane, book, next);
                 }
             }
-            retained.add(section, from, timestamps.get(place).copied().flatten(), open);
+            retained.add(section, from, oldest(timestamps.get(place).copied().flatten()), open);
         }
         if self.frames.is_empty() {
             self.progressed = now;
@@ -283,7 +289,7 @@ impl Ledger {
             let frame = frames.unsent(flow)?;
             let most = if spec.class.is_urgent() { window.max_bytes } else { for_others };
             let has_room = window.sent_bytes == 0 || window.sent_bytes + frame.length() <= most;
-            (has_room && !frame.lanes().any(waits)).then_some(frame.length())
+            (has_room && !frame.is_held() && !frame.lanes().any(waits)).then_some(frame.length())
         };
         Some(self.scheduler.flows().map(head).collect())
     }
@@ -326,14 +332,16 @@ impl Ledger {
         };
         // A gap that goes back was waiting for this.
         let opened = book.acked.is_none() && book.goes_back;
-        book.acked = Some(next);
+        let before = book.acked.replace(next);
         book.position = book.position.max(Some(next));
         if let Some(base) = book.base.filter(|_| opened && book.phase == Phase::Live) {
             attach(&mut self.attachments, lane, book, base);
         }
         self.commit(lane, next);
         self.progressed = now;
-        self.acked_records += self.frames.settle(lane, |section| section.next <= next);
+        let settled = self.frames.settle(lane, |section| section.next <= next);
+        self.acked_records += settled.records;
+        self.pass(lane, before, &settled);
         self.sweep();
         self.stop_at_loss(lane);
         self.end_if_drained(lane);
@@ -363,10 +371,11 @@ fn attach(attachments: &mut Vec<Attachment>, lane: Lane, book: &mut LaneBook, ne
 
 /// Moves a lane's position over a section: invariant A.
 fn advance(book: &mut LaneBook, section: &Section) -> Result<(), Error> {
+    let has_begun = book.position.is_some();
     let joins = match (section.kind, book.position) {
-        (SectionKind::Data { first, .. }, Some(position)) => first == position,
+        (kind, Some(position)) => kind.range().is_some_and(|(first, _)| first == position),
         (SectionKind::Start { .. } | SectionKind::Gap { .. }, None) => book.base == Some(section.kind.next()),
-        _ => false,
+        (SectionKind::Data { .. }, None) => false,
     };
     if !joins {
         let first = match section.kind {
@@ -377,7 +386,7 @@ fn advance(book: &mut LaneBook, section: &Section) -> Result<(), Error> {
     }
     book.position = Some(section.kind.next());
     // A lane that is read already may begin behind that, or before.
-    if matches!(section.kind, SectionKind::Data { .. }) || book.read.is_none() {
+    if has_begun || book.read.is_none() {
         book.read = book.position;
     }
     Ok(())

@@ -15,4 +15,5 @@ pub mod spool;
 pub mod start;
 pub mod topics;
 pub mod transit;
+pub mod ttl;
 pub mod way;

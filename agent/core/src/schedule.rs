@@ -11,6 +11,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::ttl::TimeToLive;
+
 /// How urgent a topic's records are: 0 (alarms) to 3 (bulk).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicClass(u8);
@@ -100,11 +102,13 @@ pub struct FlowSpec {
     pub weight: u32,
     /// Most bytes of frames a second; `None`: no cap.
     pub rate_max: Option<u64>,
+    /// How long their records are worth sending; `None`: for ever.
+    pub ttl: Option<TimeToLive>,
 }
 
 impl Default for FlowSpec {
     fn default() -> Self {
-        Self { class: TopicClass::DEFAULT, weight: 1, rate_max: None }
+        Self { class: TopicClass::DEFAULT, weight: 1, rate_max: None, ttl: None }
     }
 }
 

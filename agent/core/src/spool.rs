@@ -18,12 +18,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use spillway_proto::frame::{EncodedFrame, Frame, Section};
+use spillway_proto::frame::{EncodedFrame, Frame, Section, Timestamps};
 use spillway_proto::{Lane, TopicPartition};
 use spillway_spill_core::entry::{Class, EntryId, StoredSection};
 
 use crate::lane::{HeldBecause, NO_LANE, RECORD_TOO_LARGE};
-use crate::ledger::{Error, Ledger, Wanted};
+use crate::ledger::{Error, Ledger, Wanted, times_of};
 use crate::schedule::{Flow, Scope};
 
 mod begin;
@@ -65,6 +65,8 @@ pub struct ReadEntry {
     pub sections: Vec<StoredSection>,
     /// The frame.
     pub frame: Frame,
+    /// The timestamps of its records, which are needed if they may be too old; `None`: not known.
+    pub times: Option<Timestamps>,
 }
 
 /// The way frames of a flow go, or of all.
@@ -103,6 +105,7 @@ struct Waiting {
     append: Append,
     copy: Option<u64>,
     budget: usize,
+    times: Option<Timestamps>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +155,7 @@ impl Spool {
         &mut self,
         ledger: &mut Ledger,
         frame: EncodedFrame,
-        timestamps: &[Option<i64>],
+        timestamps: &[Option<Timestamps>],
         budget: usize,
         now: Instant,
     ) -> Result<(), Error> {
@@ -161,12 +164,14 @@ impl Spool {
         }
         if self.rests(now) && self.waiting.is_empty() && ledger.is_answered(self.scope) && ledger.joins(&frame.sections) {
             ledger.store(&frame.sections)?;
-            return ledger.push_back(&frame.sections, frame.bytes, budget, now);
+            let times = times_of(&frame.sections, timestamps);
+            return ledger.push_back(&frame.sections, frame.bytes, times, budget, now);
         }
         self.copy_memory(ledger);
         let class = self.class_of(ledger, &frame.sections);
         let append = Append { class, sections: ledger.store(&frame.sections)?, bytes: frame.bytes };
-        self.append(append, frame.sections, None, budget);
+        let times = times_of(&frame.sections, timestamps);
+        self.append(Waiting { sections: frame.sections, append, copy: None, budget, times });
         Ok(())
     }
 
@@ -210,12 +215,13 @@ impl Spool {
             match waiting.copy {
                 Some(index) => ledger.recall(index),
                 None if ledger.is_answered(self.scope) && ledger.joins(&waiting.sections) => {
-                    ledger.push_back(&waiting.sections, waiting.append.bytes, waiting.budget, now)?;
+                    ledger.push_back(&waiting.sections, waiting.append.bytes, waiting.times, waiting.budget, now)?;
                 }
                 None => {
-                    let Waiting { sections, append: Append { class, sections: mut stored, bytes }, budget, .. } = waiting;
+                    let Waiting { sections, append: Append { class, sections: mut stored, bytes }, budget, times, .. } = waiting;
                     ledger.void_dead(&sections, &mut stored);
-                    self.append(Append { class, sections: stored, bytes }, sections, None, budget);
+                    let append = Append { class, sections: stored, bytes };
+                    self.append(Waiting { sections, append, copy: None, budget, times });
                 }
             }
         }
@@ -229,9 +235,9 @@ impl Spool {
         Ok(())
     }
 
-    fn append(&mut self, append: Append, sections: Vec<Section>, copy: Option<u64>, budget: usize) {
-        self.appends.push(append.clone());
-        self.waiting.push_back(Waiting { sections, append, copy, budget });
+    fn append(&mut self, waiting: Waiting) {
+        self.appends.push(waiting.append.clone());
+        self.waiting.push_back(waiting);
     }
 
     /// The oldest `count` appends of a class that were not confirmed are durable, or dropped by policy and noted durably; `last` is the newest entry.
@@ -239,7 +245,7 @@ impl Spool {
         let before = self.copies;
         for _ in 0..count {
             let place = self.waiting.iter().position(|waiting| waiting.append.class == class);
-            let Some(Waiting { sections, append: _, copy, budget }) = place.and_then(|place| self.waiting.remove(place)) else {
+            let Some(Waiting { sections, append: _, copy, budget, times: _ }) = place.and_then(|place| self.waiting.remove(place)) else {
                 break;
             };
             ledger.durable(&sections, copy);
@@ -291,7 +297,7 @@ impl Spool {
         if std::mem::replace(&mut self.reading, Reading::No) != Reading::Yes {
             return Ok(Vec::new());
         }
-        let Some(ReadEntry { id, created_ms, sections, frame }) = entry else {
+        let Some(ReadEntry { id, created_ms, sections, frame, times }) = entry else {
             self.cursor = self.last;
             return Ok(Vec::new());
         };
@@ -304,7 +310,7 @@ impl Spool {
         }
         if wanted.iter().any(|wanted| now_wanted(wanted).is_some()) {
             let lanes = wanted.iter().map(|wanted| now_wanted(wanted).unwrap_or(NO_LANE));
-            ledger.push_stored(frame.with_lanes(lanes), &wanted, created_ms, now)?;
+            ledger.push_stored(frame.with_lanes(lanes), &wanted, created_ms, times, now)?;
         }
         Ok(Vec::new())
     }
@@ -365,7 +371,7 @@ impl Spool {
         for copy in ledger.copies(self.scope) {
             let class = self.class_of(ledger, &copy.raw_sections);
             let append = Append { class, sections: copy.sections, bytes: copy.bytes };
-            self.append(append, copy.raw_sections, Some(copy.index), 0);
+            self.append(Waiting { sections: copy.raw_sections, append, copy: Some(copy.index), budget: 0, times: None });
             self.copies += 1;
         }
     }

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::consumer::Consumer;
 use spillway_agent_core::lane::{LaneBook, Phase};
+use spillway_agent_core::ledger::Passed;
 use spillway_agent_core::schedule::{Flow, Scope, TopicClass};
 use spillway_agent_core::start::Gap;
 use spillway_kafka::watermarks::cached_end;
 use spillway_ops::cli::VERSION;
 use spillway_proto::TopicPartition;
+use spillway_proto::frame::GapReason;
 
 use super::Runner;
 use crate::metrics::{ClassLabels, DirectionLabels, PartitionLabels, ReasonLabels};
@@ -20,6 +22,16 @@ const STALLED: Duration = Duration::from_secs(60);
 
 /// Gaps that the status shows.
 const MAX_GAPS: usize = 20;
+
+/// The log says so often how much was too old to be sent.
+const TELL_EXPIRED: Duration = Duration::from_secs(60);
+
+/// What was too old to be sent, for the log.
+#[derive(Debug, Default)]
+pub(super) struct Expired {
+    untold: u64,
+    told: Option<Instant>,
+}
 
 impl Runner {
     /// Tells of a gap wherever gaps are told of.
@@ -43,6 +55,32 @@ impl Runner {
             count,
             reason: reason.to_owned(),
         });
+    }
+
+    /// Counts what was passed over because it was too old. It is what the configuration asks for: the log tells how much at intervals, the centre has each range.
+    pub(super) fn tell_passed(&mut self) {
+        let passed = self.ledger.take_passed();
+        if passed.is_empty() {
+            return;
+        }
+        let reason = GapReason::Expired.as_str();
+        for Passed { partition, first, next } in passed {
+            let count = next.value().saturating_sub(first.value());
+            tracing::debug!(event = "expired", topic = %partition.topic, partition = partition.partition.index(), %first, %next, count, "too old to be sent");
+            self.parts.metrics.gaps.get_or_create(&ReasonLabels { reason }).inc();
+            self.parts.metrics.records_expired.inc_by(count);
+            self.expired.untold += count;
+        }
+        let now = Instant::now();
+        if self.expired.told.is_none_or(|told| now.duration_since(told) >= TELL_EXPIRED) {
+            let count = std::mem::take(&mut self.expired.untold);
+            self.expired.told = Some(now);
+            tracing::info!(
+                event = "expired",
+                count,
+                "records were older than their topic's ttl: they were not sent, and are gaps at the centre"
+            );
+        }
     }
 
     pub(super) fn forget_metrics(&self, partition: &TopicPartition) {

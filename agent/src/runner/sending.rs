@@ -10,6 +10,7 @@ use spillway_agent_core::transit::{LineRate, Transit};
 use spillway_config::LinkConfig;
 use spillway_link::LinkClient;
 
+use super::spill::now_ms;
 use super::translate::translated;
 use super::{Error, Runner};
 use crate::session::{MAX_SENDING, Session};
@@ -113,6 +114,7 @@ impl Runner {
         scheduler.left(left);
         scheduler.advance(now);
         loop {
+            self.ledger.expire(now, now_ms());
             let mut room = self.sending.transit.room(line);
             room.urgent &= self.sending.waiting[0] < MAX_SENDING && self.parts.plan.is_open_for(0);
             room.others &= self.sending.waiting[1] < MAX_SENDING && self.parts.plan.is_open_for(1);

@@ -13,6 +13,7 @@ use spillway_agent_core::forecast::Forecast;
 use spillway_agent_core::lane::{LaneSource, RECORD_TOO_LARGE};
 use spillway_agent_core::spool::{Append, Holdings, ReadEntry, SpoolLimits, Spools};
 use spillway_agent_core::start::LogRange;
+use spillway_proto::compress::Decompressor;
 use spillway_proto::frame::{Frame, Section, Translator};
 use spillway_proto::{Lane, NextOffset, TopicPartition, limits};
 use spillway_spill::admission::Full;
@@ -24,7 +25,8 @@ use tokio::sync::mpsc;
 use super::translate::translated;
 use super::{Error, Runner};
 use crate::dictionaries::Dictionaries;
-use crate::source::{BuiltFrame, FlowOf};
+use crate::flows::Flows;
+use crate::source::BuiltFrame;
 use crate::survey::Question;
 
 mod lanes;
@@ -50,6 +52,8 @@ pub struct SpillParts {
     pub classes: Vec<Class>,
     /// Makes frames readable without what this process knows.
     pub translator: Translator,
+    /// Looks into frames.
+    pub decompressor: Decompressor,
 }
 
 impl fmt::Debug for SpillParts {
@@ -67,6 +71,11 @@ pub(super) struct Spill {
     translator: Translator,
     dictionaries: Arc<Dictionaries>,
     limits: SpoolLimits,
+    /// The classes of the flows, by number.
+    classes: Vec<Class>,
+    /// Flows whose records may be too old to be sent.
+    mortal: BTreeSet<usize>,
+    decompressor: Decompressor,
     /// Commands that the store's thread had no room for, oldest first. Bounded by the budget of frames and the number of partitions.
     waiting: VecDeque<Command>,
     /// What each answer to [`Command::Tell`] is for, in order.
@@ -116,15 +125,19 @@ pub(super) async fn next_event(spill: &mut Option<Spill>) -> Option<Event> {
 }
 
 impl Spill {
-    pub(super) fn new(parts: SpillParts, flow_of: &FlowOf, dictionaries: Arc<Dictionaries>) -> Self {
-        let SpillParts { keeper, events, holds, partitions, usage, max_bytes, limits, classes, translator } = parts;
+    pub(super) fn new(parts: SpillParts, flows: &Flows, dictionaries: Arc<Dictionaries>) -> Self {
+        let SpillParts { keeper, events, holds, partitions, usage, max_bytes, limits, classes, translator, decompressor } = parts;
+        let (flow_of, with_ttl) = (&flows.of, flows.specs.iter().enumerate().filter(|(_, spec)| spec.ttl.is_some()));
         Self {
-            spool: Spools::new(limits, classes, &holds, |partition| flow_of(partition.topic.as_str())),
+            spool: Spools::new(limits, classes.clone(), &holds, |partition| flow_of(partition.topic.as_str())),
             keeper,
             events,
             translator,
             dictionaries,
             limits,
+            classes,
+            mortal: with_ttl.map(|(flow, _)| flow).collect(),
+            decompressor,
             waiting: VecDeque::new(),
             asked: VecDeque::new(),
             opening: BTreeMap::new(),
@@ -162,6 +175,20 @@ impl Spill {
         self.give(Command::Tell(partition));
     }
 
+    fn decoded(&mut self, stored: StoredEntry) -> Result<ReadEntry, Error> {
+        let StoredEntry { id, identity, frame } = stored;
+        let failed = |source| Error::SpilledFrame { id, source };
+        let frame = Frame::decode(frame, limits::MAX_FRAME_RAW_BYTES).map_err(failed)?;
+        // How old its records are is found in its body only. What was spilled under other rules may be of any flow.
+        let may_expire = self
+            .classes
+            .iter()
+            .position(|class| *class == identity.class)
+            .map_or(!self.mortal.is_empty(), |flow| self.mortal.contains(&flow));
+        let times = if may_expire { frame.timestamps(&mut self.decompressor).map_err(failed)? } else { None };
+        Ok(ReadEntry { id, created_ms: identity.created_ms, sections: identity.sections, frame, times })
+    }
+
     fn append(&mut self, append: Append) {
         let Append { class, sections, bytes } = append;
         let bytes = translated(&mut self.translator, &self.dictionaries, &bytes).unwrap_or(bytes);
@@ -192,7 +219,7 @@ impl Runner {
         match event.ok_or(Error::Spill)? {
             Event::Stored { class, count, last } => spill.spool.stored(&mut self.ledger, class, count, last),
             Event::Read(entry) => {
-                let entry = entry.map(decoded).transpose()?;
+                let entry = entry.map(|stored| spill.decoded(stored)).transpose()?;
                 let held = spill.spool.read(&mut self.ledger, entry, self.largest_raw, Instant::now()).map_err(Error::Books)?;
                 for partition in held {
                     tracing::error!(
@@ -259,12 +286,6 @@ impl Runner {
     }
 }
 
-fn decoded(stored: StoredEntry) -> Result<ReadEntry, Error> {
-    let StoredEntry { id, identity, frame } = stored;
-    let frame = Frame::decode(frame, limits::MAX_FRAME_RAW_BYTES).map_err(|source| Error::SpilledFrame { id, source })?;
-    Ok(ReadEntry { id, created_ms: identity.created_ms, sections: identity.sections, frame })
-}
-
-fn now_ms() -> i64 {
+pub(super) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }

@@ -12,6 +12,7 @@ use spillway_proto::frame::{FrameBuilder, Section, SectionKind};
 use spillway_proto::limits;
 use spillway_proto::message::AgentMessage;
 
+use super::spill::now_ms;
 use super::{Error, Runner};
 use crate::source::Command;
 
@@ -39,6 +40,7 @@ impl Runner {
         self.ask_questions();
         self.send_frames();
         self.parts.metrics.records_acked.inc_by(self.ledger.take_acked_records());
+        self.tell_passed();
         for (flow, released) in self.ledger.take_released() {
             self.parts.budget.give(flow, released);
         }
@@ -52,6 +54,7 @@ impl Runner {
         if self.drain.is_none() {
             self.commit(now);
         }
+        self.ledger.expire(now, now_ms());
         self.tick_plan();
         self.tell_linger()?;
         self.tell_line()?;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use spillway_agent_core::batcher::{Batcher, ClosedFrame, FrameLimits};
 use spillway_agent_core::line::FrameSize;
-use spillway_agent_core::schedule::{Flow, TopicClass};
+use spillway_agent_core::schedule::{Flow, FlowSpec, TopicClass};
+use spillway_agent_core::ttl::TimeToLive;
 use spillway_proto::{Lane, limits};
 
 use super::compression::Compression;
@@ -21,7 +22,7 @@ pub(super) struct Slot(usize);
 /// All of them. See the module.
 pub(super) struct Builders {
     flow_of: FlowOf,
-    classes: Vec<TopicClass>,
+    specs: Vec<FlowSpec>,
     limits: FrameLimits,
     /// Most encoded bytes of a frame of each flow; `None`: the line is not known.
     line_bytes: Vec<Option<usize>>,
@@ -34,6 +35,7 @@ pub(super) struct Builders {
 struct Builder {
     flow: Flow,
     class: TopicClass,
+    ttl: Option<TimeToLive>,
     batcher: Batcher,
     size: FrameSize,
     /// Bytes of the budget taken for the open frame.
@@ -51,15 +53,9 @@ impl fmt::Debug for Builders {
 }
 
 impl Builders {
-    /// `classes` are those of the flows, by number.
-    pub(super) fn new(
-        limits: FrameLimits,
-        budget: Arc<Budget>,
-        compression: Compression,
-        flow_of: FlowOf,
-        classes: Vec<TopicClass>,
-    ) -> Self {
-        Self { flow_of, line_bytes: vec![None; classes.len()], classes, limits, budget, compression, list: Vec::new() }
+    /// `specs` are those of the flows, by number.
+    pub(super) fn new(limits: FrameLimits, budget: Arc<Budget>, compression: Compression, flow_of: FlowOf, specs: Vec<FlowSpec>) -> Self {
+        Self { flow_of, line_bytes: vec![None; specs.len()], specs, limits, budget, compression, list: Vec::new() }
     }
 
     /// The place of a topic's records. Look it up once for each lane, not for each record.
@@ -67,9 +63,10 @@ impl Builders {
         let flow = (self.flow_of)(topic);
         let known = self.list.iter().position(|builder| builder.flow == flow);
         Slot(known.unwrap_or_else(|| {
-            let (batcher, class) = (Batcher::new(self.limits), self.classes.get(flow.0 as usize).copied().unwrap_or(TopicClass::DEFAULT));
+            let FlowSpec { class, ttl, .. } = self.specs.get(flow.0 as usize).copied().unwrap_or_default();
+            let batcher = Batcher::new(self.limits);
             let size = FrameSize::default();
-            self.list.push(Builder { flow, class, batcher, size, reserved: 0, closed: None, detaching: Vec::new() });
+            self.list.push(Builder { flow, class, ttl, batcher, size, reserved: 0, closed: None, detaching: Vec::new() });
             self.fit(self.list.len() - 1);
             self.list.len() - 1
         }))
@@ -78,6 +75,11 @@ impl Builders {
     /// Where a lane's records are added. Only when [`Self::is_ready`].
     pub(super) fn batcher(&mut self, slot: Slot) -> &mut Batcher {
         &mut self.list[slot.0].batcher
+    }
+
+    /// How long the slot's records are worth sending.
+    pub(super) fn ttl(&self, slot: Slot) -> Option<TimeToLive> {
+        self.list.get(slot.0)?.ttl
     }
 
     /// True when a record may be added.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::error::RDKafkaErrorCode;
 use spillway_agent_core::batcher::{Incoming, Pushed};
@@ -41,11 +41,12 @@ pub(super) fn run(
     let (budget, flow_of) = (Arc::clone(&settings.budget), Arc::clone(&settings.flow_of));
     let mut reader = Reader {
         consumer,
-        builders: Builders::new(settings.limits, budget, compression, flow_of, settings.classes.clone()),
+        builders: Builders::new(settings.limits, budget, compression, flow_of, settings.specs.clone()),
         commands,
         events,
         assignment: Assignment::default(),
         now: Instant::now(),
+        now_ms: now_ms(),
         caught_up: false,
         caught_up_linger: settings.limits.linger,
         settings,
@@ -65,6 +66,8 @@ struct Reader<'r> {
     assignment: Assignment,
     /// When the burst of events began that is being taken.
     now: Instant,
+    /// The same by the clock on the wall, milliseconds since 1970.
+    now_ms: i64,
     /// The queue was empty when it was last looked at.
     caught_up: bool,
     /// How long the open frame waits then.
@@ -80,7 +83,7 @@ impl Reader<'_> {
         self.obey()?;
         self.hand_over()?;
         self.builders.reserve();
-        self.now = Instant::now();
+        (self.now, self.now_ms) = (Instant::now(), now_ms());
         self.go_on()?;
         if !self.builders.is_any_ready() {
             self.builders.wait(POLL_TIME);
@@ -97,7 +100,7 @@ impl Reader<'_> {
             };
             if !wait.is_zero() {
                 // Once a burst, which lasts milliseconds: a look at the clock costs as much as a record's way through the batcher.
-                self.now = Instant::now();
+                (self.now, self.now_ms) = (Instant::now(), now_ms());
             }
             self.take(polled.event())?;
             wait = Duration::ZERO;
@@ -255,6 +258,13 @@ impl Reader<'_> {
         let payload = key.map_or(0, <[u8]>::len)
             + value.map_or(0, <[u8]>::len)
             + headers.map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len)).sum::<usize>();
+        if self.builders.ttl(slot).is_some_and(|ttl| ttl.is_over(timestamp, self.now_ms)) {
+            if self.builders.batcher(slot).expire(lane, offset, self.now) {
+                self.settings.metrics.records_consumed.inc();
+                self.settings.metrics.payload_bytes.inc_by(payload as u64);
+            }
+            return Ok(());
+        }
         match self.builders.batcher(slot).push(lane, Incoming { offset, timestamp, key, value, headers }, self.now) {
             Pushed::Added => {
                 self.settings.metrics.records_consumed.inc();
@@ -286,4 +296,8 @@ impl Reader<'_> {
     fn send(&self, event: Event) -> Result<(), Gone> {
         self.events.blocking_send(event).map_err(|_| Gone)
     }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }

@@ -100,11 +100,15 @@ fn topics_with_the_same_rules_share_a_flow() {
         rule("capped", "class = 3\nrate_max = '64kbit'"),
         rule("odd", "start = 'latest'"),
         rule("free", "rate_max = 'unlimited'\nclass = 3"),
+        rule("short", "ttl = '10m'"),
+        rule("brief", "class = 2\nttl = '600s'"),
     ];
     let config = agent(&rules.concat(), &[]);
     let (flows, flow_of) = (config.flows(), config.flow_of());
-    let topics = ["other", "odd", "alarms", "trips", "one", "two", "capped", "free"];
-    assert_eq!(topics.map(&flow_of), [0, 0, 1, 1, 2, 3, 4, 5]);
+    let topics = ["other", "odd", "alarms", "trips", "one", "two", "capped", "free", "short", "brief"];
+    assert_eq!(topics.map(&flow_of), [0, 0, 1, 1, 2, 3, 4, 5, 6, 6]);
+    let times = flows.iter().map(|flow| flow.ttl.map(|ttl| ttl.as_secs()));
+    assert_eq!(times.collect::<Vec<_>>(), [None, None, None, None, None, None, Some(600)]);
     let shown = flows.iter().map(|flow| (flow.class, flow.weight, flow.rate_max.map(|rate| rate.bits_per_second()), flow.when_full));
     let (block, oldest) = (WhenFull::Block, WhenFull::DropOldest);
     let expected = [
@@ -114,6 +118,7 @@ fn topics_with_the_same_rules_share_a_flow() {
         (2, 1, None, block),
         (3, 1, Some(64_000), block),
         (3, 1, None, block),
+        (2, 1, None, block),
     ];
     assert_eq!(shown.collect::<Vec<_>>(), expected);
 }

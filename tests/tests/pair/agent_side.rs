@@ -9,6 +9,7 @@ use spillway_agent_core::lane::LaneSource;
 use spillway_agent_core::ledger::{Ledger, Resumed};
 use spillway_agent_core::schedule::{Flow, FlowSpec, Scheduler, TopicClass};
 use spillway_agent_core::start::{LogRange, StartPolicy, decide};
+use spillway_agent_core::ttl::TimeToLive;
 use spillway_proto::compress::Compressor;
 use spillway_proto::frame::{FrameBuilder, SectionKind};
 use spillway_proto::message::{CollectorMessage, OpenLane, ResumePoint};
@@ -24,6 +25,7 @@ pub(crate) const FLOWS: [[Flow; PARTITIONS as usize]; 3] =
 #[derive(Debug)]
 pub(crate) struct AgentSide {
     ledger: Ledger,
+    specs: [FlowSpec; 3],
     rules: usize,
     /// One for each flow.
     batchers: Vec<Batcher>,
@@ -31,6 +33,7 @@ pub(crate) struct AgentSide {
     reading: BTreeMap<u32, (Lane, u64)>,
     connected: bool,
     now: Instant,
+    now_ms: i64,
     pub(crate) announcements: VecDeque<OpenLane>,
 }
 
@@ -39,15 +42,18 @@ impl AgentSide {
     pub(crate) fn new(rules: usize) -> Self {
         let limits = FrameLimits { max_bytes: 120, max_records: 6, linger: Duration::from_secs(1), largest_raw: 4096 };
         let now = Instant::now();
-        let spec = |class| FlowSpec { class: TopicClass::new(class).unwrap(), ..FlowSpec::default() };
+        let ttl = |class: u8| (class > 0).then(|| TimeToLive::new(Duration::from_secs(class.into()) * 4));
+        let spec = |class| FlowSpec { class: TopicClass::new(class).unwrap(), ttl: ttl(class), ..FlowSpec::default() };
         let mut agent = Self {
             ledger: Ledger::with(Scheduler::new([0, 1, 3].map(spec).into()), now),
+            specs: [0, 1, 3].map(spec),
             rules,
             batchers: [limits; 3].map(Batcher::new).into(),
             compressor: Compressor::new(1).unwrap(),
             reading: BTreeMap::new(),
             connected: false,
             now,
+            now_ms: 0,
             announcements: VecDeque::new(),
         };
         (0..PARTITIONS).for_each(|index| agent.open(index));
@@ -72,8 +78,14 @@ impl AgentSide {
         for offset in (at..end).filter(|offset| Source::is_record(index, *offset)) {
             let value = format!("{index}:{offset}");
             let headers = std::iter::empty::<(&str, Option<&[u8]>)>();
+            let timestamp = source.times[index as usize][offset as usize];
             let offset = Offset::new(offset).unwrap();
-            let record = Incoming { offset, timestamp: 1, key: None, value: Some(value.as_bytes()), headers };
+            if self.ttl(index).is_some_and(|ttl| ttl.is_over(timestamp, self.now_ms)) {
+                assert!(self.batcher(index).expire(lane, offset, now));
+                self.take_sealed();
+                continue;
+            }
+            let record = Incoming { offset, timestamp, key: None, value: Some(value.as_bytes()), headers };
             assert_eq!(self.batcher(index).push(lane, record, now), Pushed::Added);
             self.take_sealed();
         }
@@ -91,7 +103,24 @@ impl AgentSide {
     }
 
     pub(crate) fn send(&mut self) -> Vec<(FrameSeq, Bytes)> {
-        std::iter::from_fn(|| self.ledger.next_frame()).map(|frame| (frame.seq, frame.bytes)).collect()
+        let next = || {
+            self.ledger.expire(self.now, self.now_ms);
+            self.ledger.next_frame()
+        };
+        std::iter::from_fn(next).map(|frame| (frame.seq, frame.bytes)).collect()
+    }
+
+    pub(crate) fn wait(&mut self, time: Duration, now_ms: i64) {
+        self.now += time;
+        self.now_ms = now_ms;
+        self.ledger.expire(self.now, self.now_ms);
+    }
+
+    /// The partition of a living lane, its time to live, and what of it is acknowledged.
+    pub(crate) fn lane(&self, lane: Lane) -> Option<(u32, Option<TimeToLive>, u64)> {
+        let book = self.ledger.book(lane).filter(|book| !book.is_dead())?;
+        let index = book.source.partition.partition.index();
+        Some((index, self.ttl(index), book.acked.map_or(0, |acked| acked.value())))
     }
 
     pub(crate) fn hear(&mut self, message: CollectorMessage, source: &Source) {
@@ -159,6 +188,11 @@ impl AgentSide {
         for closed in self.batchers.iter_mut().filter_map(Batcher::take_sealed).collect::<Vec<_>>() {
             self.push(closed);
         }
+    }
+
+    fn ttl(&self, index: u32) -> Option<TimeToLive> {
+        let flow = FLOWS[self.rules][index as usize];
+        self.specs.get(usize::from(flow.0)).and_then(|spec| spec.ttl)
     }
 
     fn batcher(&mut self, index: u32) -> &mut Batcher {

@@ -1,13 +1,14 @@
 //! The collector's decisions, and a centre that keeps what its transactions committed.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use spillway_collector_core::backlog::{Backlog, end_of};
 use spillway_collector_core::sequencer::{Ready, Sequencer};
 use spillway_proto::compress::Decompressor;
-use spillway_proto::frame::{Frame, SectionKind};
+use spillway_proto::frame::{Frame, GapReason, SectionKind};
 use spillway_proto::message::{CollectorMessage, OpenLane, ResumePoint};
 use spillway_proto::{FrameSeq, Lane, NextOffset};
 
@@ -32,6 +33,7 @@ pub(crate) struct CentreSide {
     /// On their way to the agent.
     pub(crate) answers: VecDeque<CollectorMessage>,
     logs: BTreeMap<u32, Vec<u64>>,
+    passed: BTreeMap<u32, Vec<Range<u64>>>,
     session: Session,
 }
 
@@ -42,6 +44,7 @@ struct Session {
     lanes: BTreeMap<Lane, u32>,
     /// The open transaction: records, positions.
     records: Vec<(u32, u64)>,
+    gaps: Vec<(u32, Range<u64>)>,
     positions: BTreeMap<Lane, NextOffset>,
 }
 
@@ -52,6 +55,7 @@ impl Session {
             backlog: Backlog::new(),
             lanes: BTreeMap::new(),
             records: Vec::new(),
+            gaps: Vec::new(),
             positions: BTreeMap::new(),
         }
     }
@@ -59,12 +63,23 @@ impl Session {
 
 impl CentreSide {
     pub(crate) fn new() -> Self {
-        Self { committed: BTreeMap::new(), answers: VecDeque::new(), logs: BTreeMap::new(), session: Session::new() }
+        Self {
+            committed: BTreeMap::new(),
+            answers: VecDeque::new(),
+            logs: BTreeMap::new(),
+            passed: BTreeMap::new(),
+            session: Session::new(),
+        }
     }
 
     /// The records of a partition that a read-committed reader sees.
     pub(crate) fn records(&self, partition: u32) -> &[u64] {
         self.logs.get(&partition).map_or(&[], Vec::as_slice)
+    }
+
+    /// Gaps of a partition that were told, because of the age of its records.
+    pub(crate) fn passed(&self, partition: u32) -> &[Range<u64>] {
+        self.passed.get(&partition).map_or(&[], Vec::as_slice)
     }
 
     pub(crate) fn open(&mut self, open: &OpenLane) {
@@ -109,6 +124,9 @@ impl CentreSide {
         for (partition, offset) in self.session.records.drain(..) {
             self.logs.entry(partition).or_default().push(offset);
         }
+        for (partition, gap) in self.session.gaps.drain(..) {
+            self.passed.entry(partition).or_default().push(gap);
+        }
         let acks: Vec<_> = std::mem::take(&mut self.session.positions).into_iter().collect();
         for (lane, at) in &acks {
             self.committed.insert(self.session.lanes[lane], at.value());
@@ -123,6 +141,7 @@ impl CentreSide {
     pub(crate) fn abort(&mut self) -> bool {
         let some = !self.session.positions.is_empty();
         self.session.records.clear();
+        self.session.gaps.clear();
         self.session.positions.clear();
         self.session.backlog.aborted();
         some
@@ -136,6 +155,10 @@ impl CentreSide {
 
     fn produce(&mut self, ready: &Ready<Arrived>, until: NextOffset) {
         let frame = &ready.frame.0;
+        if let SectionKind::Gap { next, reason, .. } = frame.sections()[ready.section].kind {
+            assert_eq!((reason, next), (GapReason::Expired, until));
+            self.session.gaps.push((self.session.lanes[&ready.lane], ready.from.value()..next.value()));
+        }
         let raw = frame.open(&mut Decompressor::new().unwrap()).unwrap();
         for record in raw.records(frame, ready.section).map(Result::unwrap) {
             if record.offset.value() >= ready.from.value() && until.covers(record.offset) {

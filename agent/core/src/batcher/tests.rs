@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use spillway_proto::frame::SectionKind;
+use spillway_proto::frame::{GapReason, SectionKind, Timestamps};
 use spillway_proto::{Lane, NextOffset, Offset, limits};
 
 use super::{Batcher, ClosedFrame, FrameLimits, Incoming, MIN_CAUGHT_UP_LINGER, Pushed, caught_up_linger};
@@ -50,8 +50,68 @@ fn records_of_many_partitions_join_until_the_linger_is_over() {
     assert_eq!(batcher.due(LIMITS.linger * 5), Some(now + LIMITS.linger), "never longer than configured");
     let frame = batcher.close().unwrap();
     assert_eq!(data(&frame), [(1, 5, 9, 2), (2, 0, 1, 1)]);
-    assert_eq!(frame.timestamps, [Some(1_000), Some(1_000)]);
+    assert_eq!(frame.timestamps, [Some(Timestamps::of(1_000)), Some(Timestamps::of(1_000))]);
     assert!(batcher.close().is_none());
+}
+
+/// Lane, first and next of each section, and whether it is a gap.
+fn parts(frame: &ClosedFrame) -> Vec<(u32, u64, u64, bool)> {
+    let part = |section: &spillway_proto::frame::Section| {
+        let (first, next) = section.kind.range().unwrap();
+        let is_gap = matches!(section.kind, SectionKind::Gap { reason: GapReason::Expired, .. });
+        (section.lane.0, first.value(), next.value(), is_gap)
+    };
+    frame.builder.sections().iter().map(part).collect()
+}
+
+#[test]
+fn what_is_too_old_is_a_gap_as_long_as_it_lasts() {
+    let now = Instant::now();
+    let mut batcher = Batcher::new(LIMITS);
+    batcher.attach(Lane(1), next(5));
+    batcher.attach(Lane(2), next(0));
+    let expire = |batcher: &mut Batcher, lane, offset| batcher.expire(Lane(lane), Offset::new(offset).unwrap(), now);
+    for offset in [5, 7, 8] {
+        assert!(expire(&mut batcher, 1, offset));
+    }
+    assert!(!expire(&mut batcher, 1, 8), "it was there");
+    assert!(!expire(&mut batcher, 9, 0), "a lane that is not read");
+    batcher.cover(Lane(1), next(10), now);
+    push(&mut batcher, 2, 0, b"b", now);
+    assert_eq!(push(&mut batcher, 1, 11, b"a", now), Pushed::Added);
+    assert!(expire(&mut batcher, 1, 12));
+    assert_eq!(batcher.position(Lane(1)), Some(next(13)));
+    let frame = batcher.close().unwrap();
+    assert_eq!(parts(&frame), [(1, 5, 10, true), (2, 0, 1, false), (1, 10, 12, false), (1, 12, 13, true)]);
+    assert_eq!(frame.timestamps, [None, Some(Timestamps::of(1_000)), Some(Timestamps::of(1_000)), None]);
+}
+
+#[test]
+fn a_frame_without_records_waits_longer_for_more_gaps() {
+    let (start, later) = (Instant::now(), Duration::from_millis(300));
+    let mut batcher = Batcher::new(LIMITS);
+    batcher.attach(Lane(1), next(0));
+    assert!(batcher.expire(Lane(1), Offset::new(0).unwrap(), start));
+    assert_eq!(batcher.due(LIMITS.linger), Some(start + Duration::from_secs(1)));
+    push(&mut batcher, 1, 1, b"a", start + later);
+    assert_eq!(batcher.due(LIMITS.linger), Some(start + later + LIMITS.linger), "records wait no longer than they do");
+    batcher.detach(Lane(1), false);
+    assert_eq!((batcher.due(LIMITS.linger), batcher.close().is_none()), (None, true));
+}
+
+#[test]
+fn a_lane_let_go_takes_all_of_its_sections_along() {
+    let now = Instant::now();
+    let mut batcher = Batcher::new(LIMITS);
+    batcher.attach(Lane(1), next(0));
+    batcher.attach(Lane(2), next(0));
+    push(&mut batcher, 1, 0, b"a", now);
+    batcher.expire(Lane(1), Offset::new(1).unwrap(), now);
+    push(&mut batcher, 2, 0, b"b", now);
+    push(&mut batcher, 1, 2, b"c", now);
+    batcher.detach(Lane(1), false);
+    push(&mut batcher, 2, 1, b"d", now);
+    assert_eq!(parts(&batcher.close().unwrap()), [(2, 0, 2, false)]);
 }
 
 #[test]

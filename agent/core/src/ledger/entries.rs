@@ -92,6 +92,17 @@ pub struct Ended {
     pub then: AfterDrain,
 }
 
+/// Offsets of a partition that the centre was moved over because their records were older than their time to live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passed {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The first offset.
+    pub first: NextOffset,
+    /// One past the last offset.
+    pub next: NextOffset,
+}
+
 /// A frame to send.
 #[derive(Debug, Clone)]
 pub struct Outgoing {

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
-use spillway_proto::frame::{Section, SectionKind};
+use spillway_proto::frame::{GapReason, Section, SectionKind, Timestamps};
 use spillway_proto::{Lane, NextOffset};
 
 use crate::schedule::{Flow, Scope};
+
+mod expire;
 
 /// Frames from the oldest that is not released on; the index of a frame is its place in all that were ever pushed.
 #[derive(Debug, Default)]
@@ -35,6 +37,17 @@ pub(super) struct OpenSection {
     pub(super) next: NextOffset,
     records: u32,
     timestamp: Option<i64>,
+    /// A gap: its records were too old to be sent.
+    expired: bool,
+}
+
+/// What was closed of a lane.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    /// Records that it held.
+    pub(super) records: u64,
+    /// Gaps of records that were too old to be sent, first and next.
+    pub(super) expired: Vec<(NextOffset, NextOffset)>,
 }
 
 /// A frame that is kept.
@@ -54,6 +67,12 @@ pub(super) struct Retained {
     released: bool,
     copy: Copy,
     since: Instant,
+    /// Of all its records; `None`: not known, or it has none.
+    times: Option<Timestamps>,
+    /// It has no records, but a gap of some that were too old.
+    is_bare: bool,
+    /// It waits for more gaps to join it.
+    is_held: bool,
 }
 
 /// Whether the spill has a frame, too.
@@ -79,8 +98,28 @@ pub(super) struct Released {
 
 impl Retained {
     pub(super) fn new(flow: Flow, bytes: Bytes, budget: usize, copy: Copy, since: Instant) -> Self {
-        let (lanes, sections, open) = (Vec::new(), Vec::new(), Vec::new());
-        Self { flow, is_mixed: false, bytes, budget, lanes, sections, open, open_count: 0, sent: false, released: false, copy, since }
+        Self {
+            flow,
+            is_mixed: false,
+            bytes,
+            budget,
+            lanes: Vec::new(),
+            sections: Vec::new(),
+            open: Vec::new(),
+            open_count: 0,
+            sent: false,
+            released: false,
+            copy,
+            since,
+            times: None,
+            is_bare: false,
+            is_held: false,
+        }
+    }
+
+    /// Tells the timestamps of its records.
+    pub(super) fn dated(self, times: Option<Timestamps>) -> Self {
+        Self { times, ..self }
     }
 
     /// Adds a section of a lane that has a book and was at `from` before it.
@@ -92,7 +131,8 @@ impl Retained {
                 SectionKind::Data { records, .. } => records,
                 SectionKind::Gap { .. } | SectionKind::Start { .. } => 0,
             };
-            self.open.push((section.lane, OpenSection { frame: 0, from, next: section.kind.next(), records, timestamp }));
+            let expired = matches!(section.kind, SectionKind::Gap { reason: GapReason::Expired, .. });
+            self.open.push((section.lane, OpenSection { frame: 0, from, next: section.kind.next(), records, timestamp, expired }));
             self.open_count += 1;
         }
     }
@@ -110,13 +150,18 @@ impl Retained {
         self.lanes.iter()
     }
 
+    /// True while it waits for more gaps to join it.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_held
+    }
+
     fn is_wanted_in_spill(&self) -> bool {
         !self.released && self.copy == Copy::None && !self.is_opening()
     }
 
-    /// True when it holds starts and gaps only: they are small, and stay in memory.
+    /// True when it holds only what lanes begin with: that is small, and stays in memory.
     fn is_opening(&self) -> bool {
-        self.sections.iter().all(|section| !matches!(section.kind, SectionKind::Data { .. }))
+        self.sections.iter().all(|section| section.kind.range().is_none())
     }
 }
 
@@ -154,6 +199,8 @@ impl Frames {
     }
 
     pub(super) fn push(&mut self, index: u64, mut frame: Retained) {
+        frame.is_bare = frame.open.iter().any(|(_, section)| section.expired)
+            && frame.sections.iter().all(|section| section.kind.raw_length() == 0 && section.kind.range().is_some());
         for (lane, mut section) in std::mem::take(&mut frame.open) {
             section.frame = index;
             self.records += u64::from(section.records);
@@ -224,10 +271,11 @@ impl Frames {
         })
     }
 
-    /// Closes the lane's open sections, oldest first, as long as `done` says so. Answers how many records they held.
-    pub(super) fn settle(&mut self, lane: Lane, done: impl Fn(&OpenSection) -> bool) -> u64 {
+    /// Closes the lane's open sections, oldest first, as long as `done` says so.
+    pub(super) fn settle(&mut self, lane: Lane, done: impl Fn(&OpenSection) -> bool) -> Settled {
+        let mut settled = Settled::default();
         let Some(open) = self.open.get_mut(&lane) else {
-            return 0;
+            return settled;
         };
         let mut closed = Vec::new();
         while let Some(section) = open.pop_front_if(|section| done(section)) {
@@ -236,17 +284,19 @@ impl Frames {
         if open.is_empty() {
             self.open.remove(&lane);
         }
-        let mut records = 0;
         for section in closed {
-            records += u64::from(section.records);
+            settled.records += u64::from(section.records);
+            if section.expired {
+                settled.expired.push((section.from, section.next));
+            }
             let place = (section.frame - self.first) as usize;
             if let Some(frame) = self.frames.get_mut(place) {
                 frame.open_count -= 1;
             }
             self.release_from(section.frame);
         }
-        self.records -= records;
-        records
+        self.records -= settled.records;
+        settled
     }
 
     /// Frames released since the last call.

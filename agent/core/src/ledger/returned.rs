@@ -1,25 +1,31 @@
 //! What comes back from a spill that takes nothing, and what stands still because of the spill.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use bytes::Bytes;
-use spillway_proto::frame::{Frame, Section, SectionKind};
-use spillway_proto::{Lane, TopicPartition, limits};
+use spillway_proto::frame::{Frame, Section, Timestamps};
+use spillway_proto::{Lane, NextOffset, TopicPartition, limits};
 use spillway_spill_core::entry::StoredSection;
 
 use super::frames::{Copy, Retained};
+use super::spilled::void;
 use super::{Detachment, Error, Ledger};
 use crate::lane::{AfterDrain, HeldBecause, LaneBook, NO_LANE, Phase};
 
 impl Ledger {
     /// True when nothing is missing before a frame that was put into the spill: what its lanes want of it, they want next.
     pub fn joins(&self, sections: &[Section]) -> bool {
+        let mut reached: HashMap<Lane, Option<NextOffset>> = HashMap::new();
         sections.iter().all(|section| {
             let book = self.lanes.get(&section.lane).filter(|book| !book.is_dead());
-            let (Some(book), SectionKind::Data { first, .. }) = (book, section.kind) else {
+            let (Some(book), Some((first, next))) = (book, section.kind.range()) else {
                 return true;
             };
-            book.position >= Some(first) && !book.is_broken
+            let position = reached.entry(section.lane).or_insert(book.position);
+            let joins = *position >= Some(first) && !book.is_broken;
+            *position = (*position).max(Some(next));
+            joins
         })
     }
 
@@ -27,12 +33,19 @@ impl Ledger {
     ///
     /// # Errors
     /// When the frame is none: a bug.
-    pub fn push_back(&mut self, sections: &[Section], bytes: Bytes, budget: usize, now: Instant) -> Result<(), Error> {
+    pub fn push_back(
+        &mut self,
+        sections: &[Section],
+        bytes: Bytes,
+        times: Option<Timestamps>,
+        budget: usize,
+        now: Instant,
+    ) -> Result<(), Error> {
         let index = self.frames.next_index();
         let bytes = self.without_dead(sections, bytes)?;
-        let mut retained = Retained::new(self.flow_of(sections), bytes, budget, Copy::None, now);
+        let mut retained = Retained::new(self.flow_of(sections), bytes, budget, Copy::None, now).dated(times);
         for section in sections {
-            let (Some(book), SectionKind::Data { first, next, .. }) = (self.lanes.get_mut(&section.lane), section.kind) else {
+            let (Some(book), Some((first, next))) = (self.lanes.get_mut(&section.lane), section.kind.range()) else {
                 retained.add(section, section.kind.next(), None, false);
                 continue;
             };
@@ -69,10 +82,8 @@ impl Ledger {
     pub(crate) fn void_dead(&self, sections: &[Section], stored: &mut [StoredSection]) {
         for (section, stored) in sections.iter().zip(stored) {
             let is_dead = self.lanes.get(&section.lane).is_none_or(LaneBook::is_dead);
-            if let SectionKind::Data { first, next, records, .. } = &mut stored.kind
-                && is_dead
-            {
-                (*next, *records) = (*first, 0);
+            if is_dead {
+                stored.kind = void(stored.kind);
             }
         }
     }

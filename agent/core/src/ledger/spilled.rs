@@ -5,10 +5,11 @@
 //!   is copied there first, in order.
 //! - G. What is let go of in memory is durable in the spill, and the lanes' positions go back to before it.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use bytes::Bytes;
-use spillway_proto::frame::{EncodedFrame, Section, SectionKind};
+use spillway_proto::frame::{EncodedFrame, Section, SectionKind, Timestamps};
 use spillway_proto::{Lane, NextOffset, TopicId, TopicPartition};
 use spillway_spill_core::entry::{Line, StoredSection};
 use spillway_spill_core::summary::Source;
@@ -130,7 +131,7 @@ impl Ledger {
             };
             // Until it is durable there: it may be taken back.
             book.frames += 1;
-            let SectionKind::Data { first, next, .. } = section.kind else {
+            let Some((first, next)) = section.kind.range() else {
                 continue;
             };
             if book.is_dead() {
@@ -180,7 +181,16 @@ impl Ledger {
 
     /// What becomes of each section of an entry.
     pub fn wanted(&mut self, sections: &[StoredSection]) -> Vec<Wanted> {
-        let wanted = sections.iter().map(|section| self.wanted_section(section)).collect::<Vec<_>>();
+        // Of a partition a frame may have several sections, one behind the other.
+        let mut reached = HashMap::new();
+        let mut wanted = Vec::with_capacity(sections.len());
+        for section in sections {
+            let of_section = self.wanted_section(section, &reached);
+            if let Wanted::Now(lane) = of_section {
+                reached.insert(lane, section.kind.next());
+            }
+            wanted.push(of_section);
+        }
         for later in &wanted {
             if let Wanted::Later(lane) = later
                 && let Some(book) = self.lanes.get_mut(lane)
@@ -192,20 +202,27 @@ impl Ledger {
     }
 
     /// An entry was read from the spill. `frame` has the lane of each section that is wanted, and any other for the rest; `created_ms` tells when
-    /// it was built, milliseconds since 1970, which its records are not younger than.
+    /// it was built, milliseconds since 1970, which its records are not younger than, and `times` how old its records are, where that matters.
     ///
     /// # Errors
     /// When a section does not join its lane: a bug.
-    pub fn push_stored(&mut self, frame: EncodedFrame, wanted: &[Wanted], created_ms: i64, now: Instant) -> Result<(), Error> {
+    pub fn push_stored(
+        &mut self,
+        frame: EncodedFrame,
+        wanted: &[Wanted],
+        created_ms: i64,
+        times: Option<Timestamps>,
+        now: Instant,
+    ) -> Result<(), Error> {
         let index = self.frames.next_index();
         let flow = self.flow_of(&frame.sections);
         // Its bytes have a bound of their own, and hold nothing of the agent's budget.
-        let mut retained = Retained::new(flow, frame.bytes, 0, Copy::Durable, now);
+        let mut retained = Retained::new(flow, frame.bytes, 0, Copy::Durable, now).dated(times);
         for (section, wanted) in frame.sections.iter().zip(wanted) {
             let Wanted::Now(lane) = wanted else {
                 continue;
             };
-            let (Some(book), SectionKind::Data { first, next, .. }) = (self.lanes.get_mut(lane), section.kind) else {
+            let (Some(book), Some((first, next))) = (self.lanes.get_mut(lane), section.kind.range()) else {
                 continue;
             };
             let Some(from) = book.position.filter(|position| first <= *position && *position < next) else {
@@ -319,9 +336,7 @@ impl Ledger {
             let book = self.lanes.get(&section.lane)?;
             let LaneSource { partition, topic_id, partition_count, .. } = book.source.clone();
             let kind = match section.kind {
-                SectionKind::Data { first, raw_length, .. } if book.is_dead() => {
-                    SectionKind::Data { first, next: first, records: 0, raw_length }
-                }
+                kind if book.is_dead() => void(kind),
                 kind => kind,
             };
             Some(StoredSection { partition, topic_id, partition_count, line: book.line, kind })
@@ -336,11 +351,12 @@ impl Ledger {
         }
     }
 
-    fn wanted_section(&self, section: &StoredSection) -> Wanted {
+    /// `reached` are the lanes of which something before it in the same frame is wanted now, and up to where.
+    fn wanted_section(&self, section: &StoredSection, reached: &HashMap<Lane, NextOffset>) -> Wanted {
         let Some((lane, book)) = self.newest_alive(&section.partition) else {
             return Wanted::Not;
         };
-        let (SectionKind::Data { first, next, .. }, Some(position)) = (section.kind, book.position) else {
+        let (Some((first, next)), Some(position)) = (section.kind.range(), reached.get(&lane).copied().or(book.position)) else {
             return Wanted::Not;
         };
         let other = book.line != section.line || book.source.topic_id.is_other_incarnation(section.topic_id);
@@ -366,5 +382,13 @@ impl Ledger {
             let next = Some(next).max(book.durable).max(book.acked).unwrap_or(next);
             self.commits.insert(book.source.partition.clone(), next);
         }
+    }
+}
+
+/// Something in the place of what a dead lane has in a frame that counts for nothing: what comes before it may not reach the spill.
+pub(super) fn void(kind: SectionKind) -> SectionKind {
+    match (kind, kind.range()) {
+        (_, Some((first, _))) => SectionKind::Data { first, next: first, records: 0, raw_length: kind.raw_length() },
+        (kind, None) => kind,
     }
 }

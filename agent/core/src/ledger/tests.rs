@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use spillway_proto::compress::Compressor;
-use spillway_proto::frame::{EncodedFrame, FrameBuilder, GapReason};
+use spillway_proto::frame::{EncodedFrame, FrameBuilder, GapReason, Timestamps};
 use spillway_proto::message::ResumePoint;
 use spillway_proto::record::RecordWriter;
 use spillway_proto::{FrameSeq, Lane, NextOffset, Offset, Partition, TopicId, TopicName, TopicPartition};
@@ -260,7 +260,7 @@ fn data_without_an_ack_stalls() {
     let later = |seconds| fixture.now + Duration::from_secs(seconds);
     let (at_100, at_150, at_170) = (later(100), later(150), later(170));
     assert_eq!(fixture.ledger.stalled_for(at_100), Duration::ZERO, "nothing waits");
-    fixture.ledger.push(frame(&[(Lane(0), 0, 5)]), &[Some(77)], 0, at_100).unwrap();
+    fixture.ledger.push(frame(&[(Lane(0), 0, 5)]), &[Some(Timestamps::of(77))], 0, at_100).unwrap();
     assert_eq!(fixture.ledger.stalled_for(at_170), Duration::from_secs(70));
     assert_eq!(fixture.ledger.oldest_unacked(Lane(0)), Some(77));
     fixture.ledger.ack(Lane(0), next(1), at_150).unwrap();

@@ -8,7 +8,7 @@ use spillway_spill_core::entry::{Line, StoredSection};
 use spillway_spill_core::plan::{Leg, Opening, Plan, Released, plan};
 use spillway_spill_core::summary::{Source, Span};
 
-use super::{Append, Spool};
+use super::{Append, Spool, Waiting};
 use crate::lane::{AfterDrain, LaneSource, NO_LANE};
 use crate::ledger::Ledger;
 use crate::start::{Beginning, Gap, LogRange, StartPolicy, decide};
@@ -121,7 +121,8 @@ impl Spool {
         let bytes = builder.encode(&mut compressor).bytes;
         let kind = SectionKind::Gap { first, next, reason };
         let sections = vec![StoredSection { partition, topic_id, partition_count, line, kind }];
-        self.append(Append { class, sections, bytes }, Vec::new(), None, 0);
+        let append = Append { class, sections, bytes };
+        self.append(Waiting { sections: Vec::new(), append, copy: None, budget: 0, times: None });
     }
 
     /// The centre says where a lane goes on that has not begun.

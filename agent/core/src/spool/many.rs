@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use spillway_proto::frame::EncodedFrame;
+use spillway_proto::frame::{EncodedFrame, Timestamps};
 use spillway_proto::message::ResumePoint;
 use spillway_proto::{Lane, NextOffset, TopicPartition};
 use spillway_spill_core::entry::{Class, EntryId};
@@ -84,7 +84,7 @@ impl Spools {
         &mut self,
         ledger: &mut Ledger,
         frame: EncodedFrame,
-        timestamps: &[Option<i64>],
+        timestamps: &[Option<Timestamps>],
         budget: usize,
         now: Instant,
     ) -> Result<(), Error> {

@@ -206,6 +206,21 @@ proptest! {
     }
 
     #[test]
+    fn what_is_too_old_is_told_and_nothing_younger_is_lost(
+        rules in 0..RULES.len(),
+        actions in prop_oneof![
+            prop::collection::vec(action(Worlds::default()), 1..120),
+            prop::collection::vec(action(Worlds { damage: true, drops: true, blocks: true, ..Worlds::default() }), 1..120),
+        ]
+    ) {
+        let mut world = World::mortal(rules);
+        for action in actions {
+            world.play(action);
+        }
+        world.finish();
+    }
+
+    #[test]
     fn all_of_it_together(rules in 0..RULES.len(), actions in prop::collection::vec(action(Worlds { damage: true, drops: true, strange: true, blocks: true, narrows: true }), 1..120)) {
         let mut world = World::alone(rules);
         for action in actions {
@@ -213,4 +228,45 @@ proptest! {
         }
         world.finish();
     }
+}
+
+/// The schedules above would prove little about age if nothing grew too old in them.
+#[test]
+fn schedules_have_records_that_are_too_old() {
+    use proptest::strategy::{Strategy, ValueTree};
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let strategy = prop::collection::vec(action(Worlds::default()), 60..120);
+    let passed = (0..50).map(|_| {
+        let mut world = World::mortal(1);
+        strategy.new_tree(&mut runner).unwrap().current().into_iter().for_each(|action| world.play(action));
+        world.finish();
+        world.passed()
+    });
+    let passed = passed.collect::<Vec<_>>();
+    assert!(passed.iter().filter(|passed| **passed > 0).count() > 25, "{passed:?}");
+}
+
+#[test]
+fn what_grows_too_old_in_the_spill_is_one_gap_of_each_partition() {
+    let mut world = World::mortal(0);
+    world.play(Action::Connect);
+    world.play(Action::Write([1, 1, 1]));
+    for action in [Action::Read([9; 3]), Action::Send, Action::Arrive(9), Action::Acks(99), Action::Disconnect] {
+        world.play(action);
+    }
+    for _ in 0..20 {
+        world.play(Action::Write([3, 2, 0]));
+        world.play(Action::Read([9; 3]));
+        world.play(Action::Wait(1));
+        world.play(Action::Sync(9));
+    }
+    assert!(world.is_in_use() && world.appended() >= 20, "the spill has it");
+    world.play(Action::Crash(0));
+    world.play(Action::Wait(11));
+    world.finish();
+    let told = world.told();
+    let expired = told.iter().filter(|(.., reason)| *reason == Some(GapReason::Expired)).count();
+    // One in nine has no timestamp, and keeps what it travels with.
+    assert!(expired > 50 && expired == told.len() && expired < 100, "{expired} of {}", told.len());
+    assert!(world.passed() < 20, "{} gaps", world.passed());
 }

@@ -21,7 +21,8 @@ fn builders(total: usize) -> Builders {
     let budget = Budget::new(Shares::new(total, classes.iter().map(|class| class.is_urgent())));
     let metrics = AgentMetrics::register(&mut spillway_ops::Metrics::new("test"));
     let compression = Compression::new(Some(1), 2 << 20, metrics, Arc::default()).unwrap();
-    Builders::new(LIMITS, Arc::new(budget), compression, flow_of, classes)
+    let specs = classes.into_iter().map(|class| FlowSpec { class, ..FlowSpec::default() }).collect();
+    Builders::new(LIMITS, Arc::new(budget), compression, flow_of, specs)
 }
 
 fn attach(builders: &mut Builders, topic: &str, lane: u32) -> Slot {

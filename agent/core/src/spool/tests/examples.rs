@@ -225,7 +225,13 @@ fn what_stands_before_what_it_follows_is_found_in_another_pass() {
         let encoded = site::frame(&[(lane, first, end)]);
         let LaneSource { partition, topic_id, partition_count, .. } = source(0);
         let section = StoredSection { partition, topic_id, partition_count, line: Line(0), kind: encoded.sections[0].kind };
-        ReadEntry { id: EntryId(id), created_ms: 0, sections: vec![section], frame: Frame::decode(encoded.bytes, 1 << 20).unwrap() }
+        ReadEntry {
+            id: EntryId(id),
+            created_ms: 0,
+            sections: vec![section],
+            frame: Frame::decode(encoded.bytes, 1 << 20).unwrap(),
+            times: None,
+        }
     };
     // Read again from 1 on, and interrupted before it reached what was there.
     let entries = [entry(5, 2, 4), entry(7, 1, 3)];

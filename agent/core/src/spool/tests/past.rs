@@ -44,8 +44,13 @@ impl Play {
         let LaneSource { partition, partition_count, .. } = source(0);
         let section = StoredSection { partition, topic_id, partition_count, line: Line(line), kind: encoded.sections[0].kind };
         assert!(self.spool.next_read(&self.ledger).is_some());
-        let entry =
-            ReadEntry { id: EntryId(id), created_ms: 0, sections: vec![section], frame: Frame::decode(encoded.bytes, 1 << 20).unwrap() };
+        let entry = ReadEntry {
+            id: EntryId(id),
+            created_ms: 0,
+            sections: vec![section],
+            frame: Frame::decode(encoded.bytes, 1 << 20).unwrap(),
+            times: None,
+        };
         self.spool.read(&mut self.ledger, Some(entry), usize::MAX, self.now).unwrap();
     }
 

@@ -4,19 +4,21 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use spillway_proto::Lane;
-use spillway_proto::frame::{Frame, GapReason, SectionKind};
+use spillway_proto::frame::{Frame, GapReason};
 use spillway_proto::message::ResumePoint;
 use spillway_spill_core::entry::Class;
 
 use super::centre::{Answer, Centre};
-use super::site::{Site, frame, opening};
+use super::site::{Site, built, opening};
 use super::{Action, LIMITS, next, source};
 use crate::lane::{AfterDrain, HeldBecause, LaneSource};
 use crate::ledger::{Ledger, Resumed};
 use crate::schedule::{Flow, FlowSpec, Scheduler, TopicClass};
 use crate::spool::{Append, Begins, Holdings, Spools};
 use crate::start::{LogRange, StartPolicy, decide};
+use crate::ttl::TimeToLive;
 
+mod ages;
 mod disk;
 
 pub(super) const PARTITIONS: u32 = 3;
@@ -31,9 +33,9 @@ fn flow_of(rules: usize, index: u32) -> Flow {
 }
 
 /// Classes 0, 1 and 3. Under the first rules there is one flow.
-fn ledger(rules: usize, now: Instant) -> Ledger {
-    let spec = |class| FlowSpec { class: TopicClass::new(class).unwrap(), ..FlowSpec::default() };
-    let flows = if rules == 0 { Vec::new() } else { [0, 1, 3].map(spec).into() };
+fn ledger(rules: usize, ttl: Option<TimeToLive>, now: Instant) -> Ledger {
+    let spec = |class| FlowSpec { class: TopicClass::new(class).unwrap(), ttl, ..FlowSpec::default() };
+    let flows = if rules == 0 { vec![FlowSpec { ttl, ..FlowSpec::default() }] } else { [0, 1, 3].map(spec).into() };
     Ledger::with(Scheduler::new(flows), now)
 }
 
@@ -67,29 +69,32 @@ pub(super) struct World {
     /// The collector takes no frame that was spilled: all are too large for it.
     narrow: bool,
     stood_still: usize,
+    began: Instant,
+    mortal: Option<TimeToLive>,
+    passed: usize,
 }
 
 impl World {
     pub(super) fn new() -> Self {
-        Self::with(false, 0)
+        Self::with(false, 0, None)
     }
 
     /// In which partitions are of several classes.
     pub(super) fn of(rules: usize) -> Self {
-        Self::with(false, rules)
+        Self::with(false, rules, None)
     }
 
     /// In which a partition of which nothing is known is read without a session.
     pub(super) fn alone(rules: usize) -> Self {
-        Self::with(true, rules)
+        Self::with(true, rules, None)
     }
 
-    fn with(reads_alone: bool, rules: usize) -> Self {
+    fn with(reads_alone: bool, rules: usize, mortal: Option<TimeToLive>) -> Self {
         let now = Instant::now();
         let mut world = Self {
             site: Site::default(),
             centre: Centre::default(),
-            ledger: ledger(rules, now),
+            ledger: ledger(rules, mortal, now),
             spool: spools(rules, &Holdings::default()),
             rules: (rules, rules),
             now,
@@ -106,9 +111,17 @@ impl World {
             returned: 0,
             narrow: false,
             stood_still: 0,
+            began: now,
+            mortal,
+            passed: 0,
         };
         (0..PARTITIONS).for_each(|index| world.open(index));
         world
+    }
+
+    /// In which records of more than ten seconds are too old to be sent.
+    pub(super) fn mortal(rules: usize) -> Self {
+        Self::with(false, rules, Some(TimeToLive::new(Duration::from_secs(10))))
     }
 
     pub(super) fn play(&mut self, action: Action) {
@@ -119,13 +132,16 @@ impl World {
             Action::Block(blocked) => self.blocked = blocked,
             Action::Rules(rules) => self.rules.1 = rules,
             Action::Narrow(narrow) => self.narrow = narrow,
-            Action::Write(counts) => (0..).zip(counts).for_each(|(index, count)| self.site.logs.entry(index).or_default().1 += count),
+            Action::Write(counts) => (0..).zip(counts).for_each(|(index, count)| self.write(index, count)),
             Action::Read(counts) => self.read(counts),
             Action::Sync(count) => self.sync(count),
             Action::Drain(count) => (0..count).for_each(|_| self.drain()),
             Action::Send => {
                 while let Some(frame) = self.ledger.next_frame() {
-                    self.wire.push_back(Frame::decode(frame.bytes, MAX_RAW).unwrap());
+                    let frame = Frame::decode(frame.bytes, MAX_RAW).unwrap();
+                    self.check_ages(&frame);
+                    self.wire.push_back(frame);
+                    self.expire();
                 }
             }
             Action::Arrive(count) => (0..count).for_each(|_| self.arrive()),
@@ -172,6 +188,8 @@ impl World {
             ] {
                 self.play(action);
             }
+            // What is too old waits a second for more of it.
+            self.now += Duration::from_secs(u64::from(self.mortal.is_some()));
         }
         for (index, (_, end)) in &self.site.logs {
             if *end > 0 {
@@ -194,6 +212,7 @@ impl World {
         for (index, offset, reason) in &self.centre.lost {
             let at = (*index, *offset);
             match reason {
+                Some(GapReason::Expired) => assert!(self.mortal.is_some(), "{at:?} lives for ever"),
                 Some(GapReason::Dropped) => assert!(self.site.dropped.contains(&at), "{at:?} was not dropped"),
                 // The source had forgotten it.
                 _ => assert!(self.site.damaged.contains(&at), "{at:?} is told to be lost ({reason:?}), and was not damaged"),
@@ -242,6 +261,7 @@ impl World {
 
     /// What the shell does after each event.
     fn settle(&mut self) {
+        self.expire();
         self.spool.check(&mut self.ledger, self.now);
         let appends = self.spool.take_appends();
         self.appended += appends.len();
@@ -281,7 +301,7 @@ impl World {
         for section in
             self.site.entries.values().flat_map(|(sections, _)| sections).filter(|section| section.partition.partition.index() == index)
         {
-            if let SectionKind::Data { first, next, .. } = section.kind {
+            if let Some((first, next)) = section.kind.range() {
                 held.extend(first.value()..next.value());
             }
         }
@@ -364,7 +384,7 @@ impl World {
             }
             let to = (*at + count).min(end);
             if to > *at {
-                sections.push((*lane, *at, to));
+                sections.push((*lane, index, *at, to));
                 *at = to;
             }
         }
@@ -373,7 +393,8 @@ impl World {
             let own = flow(lane);
             let (together, others) = sections.iter().copied().partition::<Vec<_>, _>(|(lane, ..)| flow(lane) == own);
             sections = others;
-            self.spool.built(&mut self.ledger, frame(&together), &[], 10, self.now).unwrap();
+            let (frame, timestamps) = built(&together, &self.site.times, |timestamp| self.is_over(timestamp));
+            self.spool.built(&mut self.ledger, frame, &timestamps, 10, self.now).unwrap();
         }
     }
 
@@ -415,7 +436,7 @@ impl World {
             self.insert(append);
         }
         self.rules.0 = self.rules.1;
-        self.ledger = ledger(self.rules.0, self.now);
+        self.ledger = ledger(self.rules.0, self.mortal, self.now);
         self.spool = spools(self.rules.0, &self.holdings());
         self.reading.clear();
         self.reopen.clear();

@@ -1,6 +1,7 @@
 //! What happens to the spill on the disk.
 
-use spillway_proto::frame::{Frame, GapReason, SectionKind};
+use spillway_proto::compress::Decompressor;
+use spillway_proto::frame::{Frame, GapReason};
 use spillway_spill_core::entry::{EntryId, Line, StoredSection};
 use spillway_spill_core::plan::Released;
 use spillway_spill_core::ranges::Ranges;
@@ -80,7 +81,8 @@ impl World {
             let found = self.site.entries.range(after.next()..).find(|(id, _)| of_class(id));
             let entry = found.map(|(id, (sections, bytes))| {
                 let frame = Frame::decode(bytes.clone(), MAX_RAW).unwrap();
-                ReadEntry { id: *id, created_ms: 0, sections: sections.clone(), frame }
+                let times = frame.timestamps(&mut Decompressor::new().unwrap()).unwrap();
+                ReadEntry { id: *id, created_ms: 0, sections: sections.clone(), frame, times }
             });
             let largest_raw = if self.narrow { 0 } else { usize::MAX };
             self.stood_still += self.spool.read(&mut self.ledger, entry, largest_raw, self.now).unwrap().len();
@@ -127,7 +129,7 @@ impl World {
 
     pub(super) fn note_dropped(&mut self, sections: &[StoredSection]) {
         for section in sections {
-            if let SectionKind::Data { first, next, .. } = section.kind {
+            if let Some((first, next)) = section.kind.range() {
                 let index = section.partition.partition.index();
                 self.site.dropped.extend((first.value()..next.value()).map(|offset| (index, offset)));
             }
@@ -136,7 +138,7 @@ impl World {
 
     pub(super) fn tell_lost(&mut self, sections: &[StoredSection]) {
         for section in sections.iter().filter(|section| !section.is_void()) {
-            if let SectionKind::Data { first, next, .. } = section.kind {
+            if let Some((first, next)) = section.kind.range() {
                 let StoredSection { partition, topic_id, partition_count, line, .. } = section.clone();
                 self.ledger.lost(&Source { partition, topic_id, partition_count }, line, first, next);
             }
@@ -149,7 +151,7 @@ impl World {
         };
         let (sections, _) = self.site.entries.remove(&id).unwrap();
         for section in &sections {
-            if let SectionKind::Data { first, next, .. } = section.kind {
+            if let Some((first, next)) = section.kind.range() {
                 self.site.damaged.extend((first.value()..next.value()).map(|offset| (section.partition.partition.index(), offset)));
             }
         }
