@@ -8,7 +8,7 @@ use spillway_agent_core::batcher::FrameLimits;
 use spillway_agent_core::budget;
 use spillway_agent_core::settings::Patience;
 use spillway_config::{self as config, AgentConfig};
-use spillway_link::{BitRate, Congestion, Identity, IdentityFiles, LinkClient, LinkSettings, RateCap, Role};
+use spillway_link::{BitRate, Congestion, Identity, IdentityFiles, LinkClient, LinkSettings, Profile, RateCap, Role};
 use spillway_ops::{AdminServer, Metrics, admin, notify};
 use spillway_proto::SiteName;
 use tokio_util::sync::CancellationToken;
@@ -116,8 +116,16 @@ pub fn link_settings(config: &AgentConfig, frame_bytes: usize) -> LinkSettings {
 /// When no UDP port can be bound.
 pub fn link(config: &AgentConfig, identity: &Identity, frame_bytes: usize, cap: RateCap) -> Result<LinkClient, StartError> {
     let link = LinkClient::new(identity, &link_settings(config, frame_bytes), cap)?;
-    link.set_metered(config.link.profile == config::Profile::Metered);
+    link.set_profile(link_profile(config.link.profile));
     Ok(link)
+}
+
+/// What connections are made for.
+pub(crate) fn link_profile(profile: config::Profile) -> Profile {
+    match profile {
+        config::Profile::Normal => Profile::Normal,
+        config::Profile::Metered => Profile::Metered,
+    }
 }
 
 /// The cap of the agent's own `link.rate_max`.

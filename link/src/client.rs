@@ -4,7 +4,7 @@ use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -19,7 +19,7 @@ use spillway_proto::CloseCode;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    CappedSocket, Identity, LineEstimate, LineMemory, LinkSettings, MtuDiscovery, RateCap, SLOW_LINE_BITS, WireCounters, identity,
+    CappedSocket, Identity, LineEstimate, LineMemory, LinkSettings, MtuDiscovery, Profile, RateCap, SLOW_LINE_BITS, WireCounters, identity,
     probe::ProbeSocket,
     tunnel::{Meter, Tunnel, dial::TunnelDialer},
     vigil::{self, Prober},
@@ -50,7 +50,7 @@ pub struct LinkClient {
     endpoint: Endpoint,
     config: ClientConfig,
     settings: LinkSettings,
-    metered: AtomicBool,
+    profile: Mutex<Profile>,
     counters: Arc<WireCounters>,
     cap: RateCap,
     memory: LineMemory,
@@ -80,8 +80,8 @@ impl LinkClient {
         let socket: Arc<dyn AsyncUdpSocket> = socket;
         let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, runtime).map_err(Error::Bind)?;
         let tunnels = TunnelDialer::new(identity, Meter { cap: cap.clone(), counters: Arc::clone(&counters) })?;
-        let (settings, metered, in_tunnel) = (settings.clone(), AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Self { endpoint, config, settings, metered, counters, cap, memory, prober, tunnels, in_tunnel })
+        let (settings, profile, in_tunnel) = (settings.clone(), Mutex::default(), AtomicBool::new(false));
+        Ok(Self { endpoint, config, settings, profile, counters, cap, memory, prober, tunnels, in_tunnel })
     }
 
     /// Dials `host` over `way` (a name or an IP address; the collector's certificate must carry it), trying its addresses as
@@ -193,7 +193,7 @@ impl LinkClient {
         if self.cap.rate().is_some_and(|rate| rate.bits_per_second() <= SLOW_LINE_BITS) {
             settings.mtu_discovery = MtuDiscovery::Never;
         }
-        if self.metered.load(Relaxed) { settings.metered() } else { settings }
+        settings.of_profile(*self.profile())
     }
 
     /// Waits for `pause`, or until the way to the addresses that were dialled last is open; then for a little jitter, as others wait for the same.
@@ -231,9 +231,14 @@ impl LinkClient {
         self.cap.clone()
     }
 
-    /// Connections from now on are made for a line that is paid by the byte, or not: [`LinkSettings::metered`].
-    pub fn set_metered(&self, metered: bool) {
-        self.metered.store(metered, Relaxed);
+    /// Connections from now on are made for a line that is paid so: [`LinkSettings::of_profile`].
+    pub fn set_profile(&self, profile: Profile) {
+        *self.profile() = profile;
+    }
+
+    fn profile(&self) -> MutexGuard<'_, Profile> {
+        // Nothing that can panic runs under the lock.
+        self.profile.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the line delivers and how long it is, by the last connection that filled it; `None` before, and with another congestion control than ours.

@@ -36,7 +36,7 @@ pub use identity::{Identity, IdentityFiles, Role};
 pub use peer::site_name;
 pub use rate::{BitRate, Counting, RateCap, SLOW_LINE_BITS};
 pub use server::LinkServer;
-pub use settings::{LinkSettings, MtuDiscovery};
+pub use settings::{LinkSettings, MtuDiscovery, Profile};
 pub use socket::{CappedSocket, WireCounters};
 
 /// The application protocol both ends offer in TLS. A peer that does not offer it is not Spillway.

@@ -50,6 +50,18 @@ pub struct LinkSettings {
     pub congestion: Congestion,
 }
 
+/// What a line is paid by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// Its rate: see [`LinkSettings::agent`].
+    #[default]
+    Normal,
+    /// The byte: [`LinkSettings::metered`].
+    Metered,
+    /// The minute, or the connection: [`LinkSettings::short_lived`].
+    Session,
+}
+
 /// When the largest packet that the path carries is looked for. A look is some packets of up to 1480 bytes, of which those that are too large are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MtuDiscovery {
@@ -57,6 +69,8 @@ pub enum MtuDiscovery {
     Often,
     /// After the first handshake; what was found holds for later connections too. A path that carries less after that is noticed by lost packets.
     Once,
+    /// Not by this connection: what an earlier one has found holds, else 1200 bytes.
+    Known,
     /// Packets of 1200 bytes.
     Never,
 }
@@ -89,6 +103,26 @@ impl LinkSettings {
             seldom => seldom,
         };
         Self { keep_alive, idle_timeout, mtu_discovery, ..self }
+    }
+
+    /// For connections that live for seconds, one after the other: what looking for the path MTU costs is more than they would gain by it.
+    #[must_use]
+    pub fn short_lived(self) -> Self {
+        let mtu_discovery = match self.mtu_discovery {
+            MtuDiscovery::Often | MtuDiscovery::Once => MtuDiscovery::Known,
+            none => none,
+        };
+        Self { mtu_discovery, ..self }
+    }
+
+    /// These settings, made for a line that is paid as `profile` says.
+    #[must_use]
+    pub fn of_profile(self, profile: Profile) -> Self {
+        match profile {
+            Profile::Normal => self,
+            Profile::Metered => self.metered(),
+            Profile::Session => self.short_lived(),
+        }
     }
 
     /// The collector's: one control stream a session, and frames on streams of their own.
@@ -124,7 +158,7 @@ impl LinkSettings {
 
     fn transport_config(&self, memory: &LineMemory) -> TransportConfig {
         let idle = IdleTimeout::try_from(self.idle_timeout).unwrap_or_else(|_| IdleTimeout::from(VarInt::MAX));
-        let known_mtu = memory.mtu().filter(|_| self.mtu_discovery == MtuDiscovery::Once);
+        let known_mtu = memory.mtu().filter(|_| matches!(self.mtu_discovery, MtuDiscovery::Once | MtuDiscovery::Known));
         let mut discovery = MtuDiscoveryConfig::default();
         discovery.upper_bound(MAX_DATAGRAM_BYTES);
         let discovery = match self.mtu_discovery {
@@ -137,7 +171,7 @@ impl LinkSettings {
                 discovery.interval(NEVER);
                 Some(discovery)
             }
-            MtuDiscovery::Never => None,
+            MtuDiscovery::Known | MtuDiscovery::Never => None,
         };
         let mut transport = TransportConfig::default();
         transport

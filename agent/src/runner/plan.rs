@@ -6,6 +6,7 @@ use spillway_proto::message::{AgentMessage, Settings, SettingsReport};
 
 use super::Runner;
 use crate::metrics::{PeriodLabels, ReasonLabels};
+use crate::service::link_profile;
 
 impl Runner {
     /// The centre has sent settings.
@@ -34,7 +35,8 @@ impl Runner {
     /// The profile holds from the next connection on.
     fn follow_plan(&mut self) {
         let profiles = [self.parts.config.link.profile, self.parts.plan.settings().profile];
-        self.parts.link.set_metered(profiles.contains(&Profile::Metered));
+        let profile = if profiles.contains(&Profile::Metered) { Profile::Metered } else { Profile::Normal };
+        self.parts.link.set_profile(link_profile(profile));
         if self.parts.plan.is_off() {
             if let Some(dialling) = self.dialling.take() {
                 dialling.abort();

@@ -28,7 +28,7 @@ const SEND_WINDOW: u64 = 8 * 1024 * 1024;
 const COLLECTOR_IDLE: Duration = Duration::from_secs(30 * 60);
 
 /// Site and collector.
-static IDENTITIES: LazyLock<(Identity, Identity)> = LazyLock::new(|| {
+pub(crate) static IDENTITIES: LazyLock<(Identity, Identity)> = LazyLock::new(|| {
     let authority = Authority::new("test");
     let make = |made: Made<'_>, role| made.files(&authority, &[&authority]).load_at(role, SystemTime::now()).unwrap();
     (make(Made::site(), Role::Site), make(Made::collector(), Role::Collector))
@@ -154,14 +154,14 @@ impl Flow {
     }
 }
 
-struct End {
-    endpoint: Endpoint,
-    connection: Option<(ConnectionHandle, Connection)>,
-    remote: SocketAddr,
+pub(crate) struct End {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) connection: Option<(ConnectionHandle, Connection)>,
+    pub(crate) remote: SocketAddr,
 }
 
 impl End {
-    fn packets(&mut self, now: Instant, flow: usize) -> Vec<Packet> {
+    pub(crate) fn packets(&mut self, now: Instant, flow: usize) -> Vec<Packet> {
         let mut packets = Vec::new();
         if let Some((_, connection)) = &mut self.connection {
             let mut buffer = Vec::new();
@@ -173,7 +173,7 @@ impl End {
         packets
     }
 
-    fn take(&mut self, now: Instant, bytes: BytesMut) {
+    pub(crate) fn take(&mut self, now: Instant, bytes: BytesMut) {
         let mut answer = Vec::new();
         match self.endpoint.handle(now, self.remote, None, None, bytes, &mut answer) {
             Some(DatagramEvent::NewConnection(incoming)) => {
@@ -189,7 +189,7 @@ impl End {
         self.endpoint_events();
     }
 
-    fn timeouts(&mut self, now: Instant) {
+    pub(crate) fn timeouts(&mut self, now: Instant) {
         if let Some((_, connection)) = &mut self.connection
             && connection.poll_timeout().is_some_and(|at| at <= now)
         {
@@ -208,6 +208,6 @@ impl End {
     }
 }
 
-fn address(port: u16) -> SocketAddr {
+pub(crate) fn address(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }

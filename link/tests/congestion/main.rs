@@ -11,5 +11,6 @@ mod alone;
 mod changes;
 mod flow;
 mod idle;
+mod session;
 mod sharing;
 mod sim;
