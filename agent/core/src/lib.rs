@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod line;
 pub mod redial;
 pub mod schedule;
+pub mod sessions;
 pub mod settings;
 pub mod silence;
 pub mod spool;
