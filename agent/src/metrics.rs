@@ -31,7 +31,9 @@ spillway_ops::metric_names! {
         PartitionsHeld = "partitions_held", "Partitions that stand still because a record or topic is refused";
         LinkUp = "link_up", "1 while a session with a collector is open";
         LinkWay = "link_way", "1 for the way that the session, or the last one, goes: udp, or tcp where UDP is blocked";
-        Reconnects = "reconnects_total", "Sessions that were opened after the first";
+        Reconnects = "reconnects_total", "Sessions that were opened in place of one that was lost";
+        LinkWaiting = "link_waiting", "1 between two sessions of the profile session: none is open, and none is wanted";
+        Sessions = "sessions_total", "Sessions that were due, by reason";
         LinkRtt = "link_rtt_seconds", "Round-trip time of the link as QUIC measures it";
         SpillInUse = "spill_in_use", "1 while records go through the spill";
         SpillBytes = "spill_bytes", "Bytes of the spill's files";
@@ -148,8 +150,12 @@ pub struct AgentMetrics {
     pub link_up: Gauge,
     /// What carries it.
     pub link_way: Family<WayLabels, Gauge>,
-    /// Sessions after the first.
+    /// Sessions in place of lost ones.
     pub reconnects: Counter,
+    /// See [`AgentMetric::LinkWaiting`].
+    pub link_waiting: Gauge,
+    /// See [`AgentMetric::Sessions`].
+    pub sessions: Family<ReasonLabels, Counter>,
     /// Round-trip time.
     pub link_rtt: FloatGauge,
     /// The spill in use.
@@ -215,6 +221,8 @@ impl AgentMetrics {
             link_up: metrics.gauge(AgentMetric::LinkUp),
             link_way: metrics.family(AgentMetric::LinkWay),
             reconnects: metrics.counter(AgentMetric::Reconnects),
+            link_waiting: metrics.gauge(AgentMetric::LinkWaiting),
+            sessions: metrics.family(AgentMetric::Sessions),
             link_rtt: metrics.float_gauge(AgentMetric::LinkRtt),
             spill_in_use: metrics.gauge(AgentMetric::SpillInUse),
             spill_bytes: metrics.gauge(AgentMetric::SpillBytes),

@@ -95,6 +95,11 @@ impl Plan {
         }
     }
 
+    /// Whether the settings in force are on trial.
+    pub fn is_on_trial(&self) -> bool {
+        self.book.is_on_trial()
+    }
+
     /// Settings in force.
     pub fn settings(&self) -> &SiteSettings {
         &self.settings

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use spillway_agent_core::ledger::{self, Ledger};
 use spillway_agent_core::redial::{Attempt, Redial};
 use spillway_agent_core::schedule::Scheduler;
+use spillway_agent_core::sessions::{Goal, Reason, Sessions};
 use spillway_agent_core::silence::Silence;
 use spillway_agent_core::topics::Topics;
 use spillway_agent_core::way::Ways;
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dictionaries::Dictionaries;
 use crate::flows::Flows;
-use crate::metrics::AgentMetrics;
+use crate::metrics::{AgentMetrics, ReasonLabels};
 use crate::plan::Plan;
 use crate::session::Session;
 use crate::source::{self, Budget, SiteConsumer, Source};
@@ -34,6 +35,7 @@ use crate::survey::{Question, Survey};
 mod link;
 mod local;
 mod plan;
+mod planned;
 mod report;
 mod sending;
 mod spill;
@@ -162,6 +164,18 @@ struct Runner {
     spill: Option<Spill>,
     topics: Topics,
     redial: Redial,
+    /// When there is to be a session.
+    planned: Sessions,
+    /// What the open one has to bring to the centre; `None` until that is known.
+    goal: Option<Goal>,
+    /// Some session has seen the site's topics.
+    told_topics: bool,
+    /// The collector was asked to commit what was sent before the end of the session.
+    flushed: bool,
+    /// Reports about settings that the collector has not answered in this session.
+    unseen_reports: usize,
+    /// The number of lanes of the last session: a later one has not been announced.
+    lanes_known: u32,
     session: Option<Session>,
     dialling: Option<Dialling>,
     /// Over UDP or TCP.
@@ -231,11 +245,19 @@ impl Runner {
     fn new(mut parts: Parts) -> Self {
         let now = Instant::now();
         let redial = Redial::new(parts.config.collector.addresses.len(), parts.config.link.redial_max);
+        parts.metrics.sessions.get_or_create(&ReasonLabels { reason: Reason::Start.as_str() }).inc();
         Self {
             ledger: Ledger::with(Scheduler::new(parts.flows.specs.clone()), now),
             spill: parts.spill.take().map(|spill| Spill::new(spill, &parts.flows, Arc::clone(&parts.dictionaries))),
             topics: Topics::default(),
             redial,
+            // The profile is looked at with the first tick.
+            planned: Sessions::new(None, now),
+            goal: None,
+            told_topics: false,
+            flushed: false,
+            unseen_reports: 0,
+            lanes_known: 0,
             session: None,
             dialling: None,
             ways: Ways::new(parts.config.collector.addresses.len(), parts.config.link.udp_retry),

@@ -125,6 +125,7 @@ pub(crate) fn link_profile(profile: config::Profile) -> Profile {
     match profile {
         config::Profile::Normal => Profile::Normal,
         config::Profile::Metered => Profile::Metered,
+        config::Profile::Session => Profile::Session,
     }
 }
 

@@ -67,6 +67,9 @@ pub struct LinkStatus {
     pub last_error: Option<String>,
     /// Sessions opened so far.
     pub sessions: u64,
+    /// While waiting: until the next session, if nothing makes it due before.
+    #[serde(default)]
+    pub next_session_seconds: Option<f64>,
 }
 
 /// The site's Kafka.
@@ -239,6 +242,9 @@ impl Status {
 
 impl LinkStatus {
     fn render(&self) -> String {
+        if let Some(seconds) = self.next_session_seconds {
+            return format!("waiting for the next session (in {seconds:.0} s)");
+        }
         let mut text = self.state.clone();
         if let Some(address) = &self.address {
             _ = write!(text, " {address}");
@@ -309,6 +315,12 @@ mod tests {
         assert_eq!(link.render(), "open c:4433 over TCP: UDP is blocked");
         link.state = "dialling".to_owned();
         assert_eq!(link.render(), "dialling c:4433 over TCP");
+    }
+
+    #[test]
+    fn a_link_between_two_sessions_says_when_the_next_is() {
+        let waiting = LinkStatus { state: "waiting".to_owned(), next_session_seconds: Some(719.6), ..LinkStatus::default() };
+        assert_eq!(waiting.render(), "waiting for the next session (in 720 s)");
     }
 
     #[test]

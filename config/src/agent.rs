@@ -96,6 +96,10 @@ pub struct LinkConfig {
     pub congestion: Congestion,
     /// What the line is paid by. Default normal.
     pub profile: Profile,
+    /// With the profile `session`: the next session begins so long after the last one at the latest. Default 15 min, 10 s to 7 days.
+    pub session_interval: Duration,
+    /// … or when so many encoded bytes wait. Default 1 MiB, 16 KiB to 1 GiB.
+    pub session_bytes: ByteSize,
     /// A quiet connection sends a packet so often, to keep NAT bindings. Default 25 s, 1 s to 10 min, at most half of `idle_timeout`.
     pub keep_alive: Duration,
     /// A connection on which nothing is heard for so long is given up. Default 60 s, 5 s to 30 min.
@@ -275,6 +279,8 @@ impl LinkConfig {
         let compression_memory = table.required("compression_memory", parse::size(memory_bounds));
         let congestion = table.required("congestion", Congestion::parse);
         let profile = table.required("profile", parse::word(PROFILES));
+        let session_interval = table.required("session_interval", parse::duration(seconds(10)..=seconds(7 * 86_400)));
+        let session_bytes = table.required("session_bytes", parse::size(ByteSize::from_kib(16)..=ByteSize::from_mib(1024)));
         let keep_alive = table.required("keep_alive", parse::duration(seconds(1)..=seconds(10 * 60)));
         let idle_timeout = table.required("idle_timeout", parse::duration(seconds(5)..=seconds(30 * 60)));
         let redial_max = table.required("redial_max", parse::duration(seconds(1)..=seconds(30)));
@@ -288,6 +294,8 @@ impl LinkConfig {
             compression_memory: compression_memory?,
             congestion: congestion?,
             profile: profile?,
+            session_interval: session_interval?,
+            session_bytes: session_bytes?,
             keep_alive: keep_alive?,
             idle_timeout: idle_timeout?,
             redial_max: redial_max?,

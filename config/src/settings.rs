@@ -56,12 +56,16 @@ pub enum Count {
 }
 
 /// `link.profile`: what the line is paid by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+///
+/// In order: of two that are asked for, the greater holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Profile {
     /// By its rate.
     Normal,
     /// By the byte: a quiet connection costs next to nothing.
     Metered,
+    /// By the minute, or the connection: there is none, unless there is reason.
+    Session,
 }
 
 /// Below this, not even acks and keep-alives get through.
@@ -77,7 +81,8 @@ const BUDGET_MOST: ByteSize = ByteSize::from_mib(1 << 20);
 const RESERVE_MOST: u8 = 90;
 
 const COUNTS: &[(&str, Count)] = &[("sent", Count::Sent), ("both", Count::Both)];
-pub(crate) const PROFILES: &[(&str, Profile)] = &[("normal", Profile::Normal), ("metered", Profile::Metered)];
+pub(crate) const PROFILES: &[(&str, Profile)] =
+    &[("normal", Profile::Normal), ("metered", Profile::Metered), ("session", Profile::Session)];
 
 /// What an agent calls the text that it was sent, in messages.
 const FROM_CENTRE: &str = "settings of the centre";

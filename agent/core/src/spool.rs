@@ -175,12 +175,14 @@ impl Spool {
         Ok(())
     }
 
-    /// Begins to use the spill when it is time.
-    fn check(&mut self, ledger: &mut Ledger, now: Instant) {
+    /// Begins to use the spill when it is time. See [`Spools::check`].
+    fn check(&mut self, ledger: &mut Ledger, due_since: Option<Instant>, now: Instant) {
         if self.rests(now) {
             return;
         }
-        let old = ledger.oldest_in_memory(self.scope).is_some_and(|since| now.saturating_duration_since(since) >= self.limits.after);
+        let is_old = |since: Instant, due: Instant| now.saturating_duration_since(since.max(due)) >= self.limits.after;
+        let oldest = ledger.oldest_in_memory(self.scope);
+        let old = oldest.zip(due_since).is_some_and(|(since, due)| is_old(since, due));
         if old || ledger.unacked_bytes_of(self.scope) >= self.limits.after_bytes {
             self.take_up(ledger);
         }

@@ -83,9 +83,10 @@ impl Runner {
         self.redial.opened();
         self.way_opened();
         self.sessions += 1;
-        if self.sessions > 1 {
+        if self.planned.opened(Instant::now()) {
             self.parts.metrics.reconnects.inc();
         }
+        (self.goal, self.flushed, self.unseen_reports) = (None, false, 0);
         self.parts.metrics.link_up.set(1);
         (self.link_trouble, self.sending, self.session_since) = (None, Sending::default(), Instant::now());
         self.told_trouble.clear();
@@ -106,6 +107,8 @@ impl Runner {
         self.tell_linger()?;
         self.tell_line()?;
         self.reopen_held();
+        // A short session has no tick.
+        self.ask_for_udp(Instant::now());
         Ok(())
     }
 
@@ -144,7 +147,17 @@ impl Runner {
         }
     }
 
+    /// The session was lost: the next one is dialled.
     pub(super) fn session_over(&mut self, disposition: spillway_proto::close::Disposition) {
+        self.planned.lost();
+        self.session_gone();
+        let attempt = self.redial.lost(disposition, rand::random());
+        self.dial(attempt);
+        self.post();
+    }
+
+    /// There is no session any more.
+    pub(super) fn session_gone(&mut self) {
         self.ledger.session_closed();
         if let Some(spill) = &mut self.spill {
             spill.spool.session_closed(&mut self.ledger);
@@ -154,9 +167,6 @@ impl Runner {
         self.forget_questions();
         self.parts.metrics.link_up.set(0);
         self.forget_question();
-        let attempt = self.redial.lost(disposition, rand::random());
-        self.dial(attempt);
-        self.post();
     }
 
     /// Logs why there is no session: once for each change, further times at `debug`.
@@ -201,7 +211,8 @@ impl Runner {
             },
             // A second welcome changes nothing: the first one's terms hold.
             CollectorMessage::Settings(settings) => self.on_settings(settings),
-            CollectorMessage::Welcome(_) | CollectorMessage::SettingsSeen(_) | CollectorMessage::Ignored(_) => {}
+            CollectorMessage::SettingsSeen(_) => self.unseen_reports = self.unseen_reports.saturating_sub(1),
+            CollectorMessage::Welcome(_) | CollectorMessage::Ignored(_) => {}
         }
         Ok(())
     }

@@ -1,12 +1,10 @@
 //! The plan of the site, as far as the loop is concerned: reports to the centre, and the times without a connection.
 
-use spillway_config::Profile;
 use spillway_proto::close::CloseCode;
 use spillway_proto::message::{AgentMessage, Settings, SettingsReport};
 
 use super::Runner;
 use crate::metrics::{PeriodLabels, ReasonLabels};
-use crate::service::link_profile;
 
 impl Runner {
     /// The centre has sent settings.
@@ -34,9 +32,7 @@ impl Runner {
     /// While nothing may be sent there is no connection: one that is kept costs bytes, and one that is not kept is lost anyway.
     /// The profile holds from the next connection on.
     fn follow_plan(&mut self) {
-        let profiles = [self.parts.config.link.profile, self.parts.plan.settings().profile];
-        let profile = if profiles.contains(&Profile::Metered) { Profile::Metered } else { Profile::Normal };
-        self.parts.link.set_profile(link_profile(profile));
+        self.follow_profile();
         if self.parts.plan.is_off() {
             if let Some(dialling) = self.dialling.take() {
                 dialling.abort();
@@ -49,13 +45,13 @@ impl Runner {
                 session.close(CloseCode::Done, "the site's plan says off");
                 self.session_over(spillway_proto::close::Disposition::Redial);
             }
-        } else if self.session.is_none() && self.dialling.is_none() {
+        } else if self.session.is_none() && self.dialling.is_none() && !self.planned.is_waiting() {
             let first = self.redial.first();
             self.dial(first);
         }
     }
 
-    fn report_settings(&self, reports: Vec<SettingsReport>) {
+    fn report_settings(&mut self, reports: Vec<SettingsReport>) {
         for report in reports {
             tracing::info!(
                 event = "settings",
@@ -65,7 +61,7 @@ impl Runner {
             );
             // Without a session nothing is lost: the next one begins with the same settings, and they are answered then.
             if let Some(session) = &self.session {
-                session.say(AgentMessage::SettingsReport(report));
+                self.unseen_reports += usize::from(session.say(AgentMessage::SettingsReport(report)));
             }
         }
     }

@@ -105,6 +105,7 @@ impl Runner {
         self.wire = (sent, received);
         self.step_plan_metrics();
         let metrics = &self.parts.metrics;
+        metrics.link_waiting.set(i64::from(self.planned.is_waiting()));
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         let mut held = 0;
         let oldest_spilled = self.spill.as_ref().filter(|spill| spill.spool.is_in_use()).and_then(|spill| spill.usage.oldest_ms);
@@ -229,7 +230,12 @@ impl Runner {
 
     fn link_status(&self) -> LinkStatus {
         let address = self.parts.config.collector.addresses.get(self.address).map(ToString::to_string);
-        let state = if self.session.is_some() { "open" } else { "dialling" };
+        let next = self.planned.next_in(Instant::now());
+        let state = match (&self.session, next) {
+            (Some(_), _) => "open",
+            (None, Some(_)) => "waiting",
+            (None, None) => "dialling",
+        };
         LinkStatus {
             state: state.to_owned(),
             address,
@@ -238,6 +244,7 @@ impl Runner {
             rtt_seconds: self.session.as_ref().map(|session| session.rtt().as_secs_f64()),
             last_error: self.link_trouble.clone(),
             sessions: self.sessions,
+            next_session_seconds: next.map(|next| next.as_secs_f64()),
         }
     }
 
@@ -267,12 +274,14 @@ impl Runner {
         Some(self.end_of(book)?.value().saturating_sub(book.acked.or(book.base)?.value()))
     }
 
-    fn end_of(&self, book: &LaneBook) -> Option<spillway_proto::NextOffset> {
+    pub(super) fn end_of(&self, book: &LaneBook) -> Option<spillway_proto::NextOffset> {
         cached_end(self.parts.consumer.client(), &book.source.partition)
     }
 
     fn unhealthy(&self) -> Option<String> {
-        let stalled = self.ledger.stalled_for(Instant::now());
+        // What has waited for the session since before it was due is not late.
+        let due_for = self.planned.due_since().map_or(Duration::ZERO, |since| since.elapsed());
+        let stalled = self.ledger.stalled_for(Instant::now()).min(due_for);
         // Where the plan holds data, waiting is what was asked for.
         let may_send = self.parts.plan.is_open_for(u8::MAX);
         (self.session.is_some() && may_send && stalled > STALLED).then(|| {
@@ -291,7 +300,7 @@ impl Runner {
         if let Some(trouble) = &self.kafka_trouble {
             return Some(format!("the site's Kafka does not answer: {trouble}"));
         }
-        if self.session.is_none() {
+        if self.session.is_none() && !self.planned.is_waiting() {
             let why = self.link_trouble.as_ref().map_or_else(String::new, |trouble| format!(": {trouble}"));
             return Some(format!("no session with a collector{why}"));
         }

@@ -117,7 +117,7 @@ impl Runner {
             self.ledger.expire(now, now_ms());
             let mut room = self.sending.transit.room(line);
             room.urgent &= self.sending.waiting[0] < MAX_SENDING && self.parts.plan.is_open_for(0);
-            room.others &= self.sending.waiting[1] < MAX_SENDING && self.parts.plan.is_open_for(1);
+            room.others &= self.sending.waiting[1] < MAX_SENDING && self.parts.plan.is_open_for(1) && !self.planned.is_last_call();
             if let Some(translator) = &mut self.translator {
                 self.ledger.adapt_next(|bytes| translated(translator, &self.parts.dictionaries, bytes));
             }

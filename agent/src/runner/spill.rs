@@ -255,7 +255,10 @@ impl Runner {
         };
         spill.pass_on();
         let was_in_use = spill.spool.is_in_use();
-        spill.spool.check(&mut self.ledger, Instant::now());
+        // Memory that is half full between two sessions is emptied as in an outage: the rest is for what comes until the next one.
+        let is_half_full = || self.parts.budget.taken() >= self.parts.budget.total() / 2;
+        let due_since = self.planned.due_since().or_else(|| is_half_full().then_some(self.away_since));
+        spill.spool.check(&mut self.ledger, due_since, Instant::now());
         for append in spill.spool.take_appends() {
             spill.append(append);
         }

@@ -45,6 +45,7 @@ impl Runner {
             self.parts.budget.give(flow, released);
         }
         self.flush();
+        self.keep_planned()?;
         self.announce_ready();
         Ok(())
     }
@@ -177,8 +178,8 @@ impl Runner {
             let waiting = self.ledger.partitions().any(|(_, book)| !book.is_dead() && book.position.is_none());
             !waiting || self.session_since.elapsed() >= READY_PATIENCE
         } else {
-            // An outage may last for weeks, and a service manager ends what does not get ready.
-            self.spill.is_some() && self.away_since.elapsed() >= READY_PATIENCE
+            // Between two sessions all is well. An outage may last for weeks, and a service manager ends what does not get ready.
+            self.planned.is_waiting() || (self.spill.is_some() && self.away_since.elapsed() >= READY_PATIENCE)
         };
         if is_ready {
             if let Some(on_ready) = self.parts.on_ready.take() {

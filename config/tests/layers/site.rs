@@ -35,6 +35,8 @@ fn what_is_written_is_read_again() {
     assert_eq!(settings(ALL).to_text(), ALL);
     assert_eq!(settings(""), SiteSettings::default());
     assert_eq!(SiteSettings::default().to_text(), "");
+    let session = "[link]\nprofile = \"session\"\n";
+    assert_eq!((settings(session).profile, settings(session).to_text().as_str()), (Profile::Session, session));
     // Each alone, and with blanks and comments that are not kept.
     for line in ALL.lines().filter(|line| line.contains(" = ")) {
         let table = if ALL.split("[budget]").nth(1).unwrap().contains(line) { "budget" } else { "link" };

@@ -94,9 +94,10 @@ impl Spools {
         }
     }
 
-    /// Begins to use the spill when it is time.
-    pub fn check(&mut self, ledger: &mut Ledger, now: Instant) {
-        self.list.iter_mut().for_each(|spool| spool.check(ledger, now));
+    /// Begins to use the spill when it is time. What waits grows old from `due_since` on, when a session was wanted; without one by plan (`None`) it does not: the disk is
+    /// spared, and nothing is lost with it, since it is not committed at the source.
+    pub fn check(&mut self, ledger: &mut Ledger, due_since: Option<Instant>, now: Instant) {
+        self.list.iter_mut().for_each(|spool| spool.check(ledger, due_since, now));
     }
 
     /// Nothing is lost with what is in memory: everything that was read is acknowledged, or durable in the spill.

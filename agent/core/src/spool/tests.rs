@@ -56,6 +56,10 @@ pub(super) enum Action {
     Forget,
     /// Time passes.
     Wait(u64),
+    /// No session is wanted from now on.
+    Rest,
+    /// One is.
+    Due,
     Connect,
     Disconnect,
     /// The agent dies; so many appends that were not confirmed are on the disk nevertheless. It is started again.
@@ -113,6 +117,8 @@ fn action(worlds: Worlds) -> impl Strategy<Value = Action> {
         1 => Just(Action::Delete),
         2 => Just(Action::Forget),
         1 => (0u64..7).prop_map(Action::Wait),
+        1 => Just(Action::Rest),
+        1 => Just(Action::Due),
         2 => Just(Action::Connect),
         1 => Just(Action::Disconnect),
         1 => (0usize..4).prop_map(Action::Crash),

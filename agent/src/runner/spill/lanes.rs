@@ -96,7 +96,12 @@ impl Runner {
         let Some(spill) = &mut self.spill else {
             return;
         };
-        if self.session.is_some() || self.drain.is_some() || now.duration_since(self.away_since) < spill.limits.after {
+        // A partition that appears between two sessions waits for the next one.
+        if self.session.is_some()
+            || self.planned.is_waiting()
+            || self.drain.is_some()
+            || now.duration_since(self.away_since) < spill.limits.after
+        {
             return;
         }
         let unread = |lane: &Lane, book: &LaneBook| {

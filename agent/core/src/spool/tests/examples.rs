@@ -50,6 +50,31 @@ fn an_outage_goes_through_the_spill_and_back() {
 }
 
 #[test]
+fn without_a_session_by_plan_what_waits_grows_old_when_one_is_due() {
+    let mut world = World::new();
+    let little = || [Action::Write([1, 0, 0]), Action::Read([1, 0, 0]), Action::Wait(9)];
+    for action in [Action::Connect, Action::Send, Action::Arrive(9), Action::Acks(9), Action::Disconnect, Action::Rest] {
+        world.play(action);
+    }
+    little().into_iter().chain([Action::Wait(1000), Action::Due, Action::Wait(4)]).for_each(|action| world.play(action));
+    assert_eq!((world.is_in_use(), world.appended()), (false, 0), "the disk is spared");
+    world.play(Action::Wait(1));
+    assert!(world.is_in_use() && world.appended() > 0, "a session that is due and does not come is an outage");
+    world.play(Action::Connect);
+    world.finish();
+    assert_eq!(world.lost(), 0);
+    // Much goes to the disk all the same.
+    let mut world = World::new();
+    [Action::Connect, Action::Send, Action::Arrive(9), Action::Acks(9), Action::Disconnect, Action::Rest]
+        .into_iter()
+        .for_each(|action| world.play(action));
+    (0..40).flat_map(|_| little()).for_each(|action| world.play(action));
+    assert!(world.is_in_use() && world.appended() > 0);
+    world.finish();
+    assert_eq!(world.lost(), 0);
+}
+
+#[test]
 fn what_waits_for_a_spill_that_takes_nothing_goes_to_the_line() {
     let mut world = World::new();
     for action in

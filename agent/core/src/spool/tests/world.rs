@@ -52,6 +52,8 @@ pub(super) struct World {
     /// Place in [`RULES`] of the rules in force, and of those that the next agent has.
     rules: (usize, usize),
     now: Instant,
+    /// Since when a session is wanted.
+    due_since: Option<Instant>,
     connected: bool,
     /// What the source reads: lane and position of each partition.
     reading: BTreeMap<u32, (Lane, u64)>,
@@ -98,6 +100,7 @@ impl World {
             spool: spools(rules, &Holdings::default()),
             rules: (rules, rules),
             now,
+            due_since: Some(now),
             connected: false,
             reading: BTreeMap::new(),
             unsynced: VecDeque::new(),
@@ -157,6 +160,8 @@ impl World {
                 }
             }
             Action::Wait(seconds) => self.now += Duration::from_secs(seconds),
+            Action::Rest => self.due_since = None,
+            Action::Due => self.due_since = self.due_since.or(Some(self.now)),
             Action::Connect => self.connect(),
             Action::Disconnect => self.disconnect(),
             Action::Crash(kept) => self.crash(kept),
@@ -262,7 +267,7 @@ impl World {
     /// What the shell does after each event.
     fn settle(&mut self) {
         self.expire();
-        self.spool.check(&mut self.ledger, self.now);
+        self.spool.check(&mut self.ledger, self.due_since, self.now);
         let appends = self.spool.take_appends();
         self.appended += appends.len();
         self.unsynced.extend(appends);
