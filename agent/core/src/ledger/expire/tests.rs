@@ -6,6 +6,7 @@ use spillway_proto::message::ResumePoint;
 use spillway_proto::record::RecordWriter;
 use spillway_proto::{Lane, Offset};
 
+use super::super::Wanted;
 use super::super::tests::{next, partition, source};
 use super::*;
 use crate::schedule::{Scheduler, Scope};
@@ -202,4 +203,24 @@ fn a_held_lane_leaves_nothing_of_its_gaps() {
     fixture.ledger.detached(Lane(0));
     fixture.ledger.open(source(0)).unwrap();
     assert!(fixture.ledger.book(Lane(0)).is_none(), "no frame names it any more");
+}
+
+#[test]
+fn what_was_spilled_together_and_is_of_several_flows_goes_as_it_is() {
+    let start = Instant::now();
+    let mortal = FlowSpec { ttl: Some(TimeToLive::new(TTL)), ..FlowSpec::default() };
+    let mut ledger = Ledger::with(Scheduler::new(vec![mortal, FlowSpec::default()]), start);
+    ledger.session_opened(1 << 20);
+    for index in 0..2 {
+        let flow = Flow(index as u16);
+        let lane = ledger.open(crate::lane::LaneSource { flow, ..source(index) }).unwrap().lane;
+        ledger.resume(lane, ResumePoint::At(next(0)), start).unwrap();
+        ledger.begin(lane, ResumePoint::At(next(0)), Beginning::Resume { at: next(0) });
+    }
+    let (frame, _) = frame(&[(0, 0, 5), (1, 0, 2)], 1);
+    let wanted = [Wanted::Now(Lane(0)), Wanted::Now(Lane(1))];
+    ledger.push_stored(frame, &wanted, 1, Some(Timestamps::of(1)), start).unwrap();
+    ledger.expire(start, BEGAN_MS);
+    let mut fixture = Fixture { ledger, start, seconds: 0 };
+    assert_eq!(fixture.sent(), [[(0, 0, 5, false), (1, 0, 2, false)]], "one of the flows keeps its records for ever");
 }
