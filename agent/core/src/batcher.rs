@@ -232,7 +232,7 @@ impl Batcher {
 /// A varint at its longest.
 const MAX_VARINT_BYTES: usize = 10;
 
-/// Upper bound of what [`RecordWriter::push`] appends for a record: five numbers (distance, time, key, value, header count), two a header.
+/// Upper bound of what [`push`](spillway_proto::record::RecordWriter::push) appends for a record: five numbers (distance, time, key, value, header count), two a header.
 fn largest_length<'h, H>(record: &Incoming<'_, H>) -> usize
 where
     H: ExactSizeIterator<Item = (&'h str, Option<&'h [u8]>)> + Clone,

@@ -60,8 +60,8 @@ async fn check_tells_about_the_spill_and_leaves_it_alone() {
     let dir = site.path("spill");
     assert_eq!(told("", "spill "), format!("{}, 1GiB at most, block when full", dir.display()));
     assert_eq!(told("[spill]\nmax_bytes = 'off'\n", "spill "), "off: nothing is written to disk");
-    let rule = "[[topics.rule]]\nmatch = 'a'\non_gap = 'halt'\nwhen_full = 'drop_oldest'\n";
-    assert_eq!(told(rule, "  rule"), "a: halt with exit code 5, drop_oldest when the spill is full");
+    let rule = "[[topics.rule]]\nmatch = 'a'\non_gap = 'halt'\nwhen_full = 'drop_oldest'\nttl = '10m'\n";
+    assert_eq!(told(rule, "  rule"), "a: not sent when older than 600s, halt with exit code 5, drop_oldest when the spill is full");
 
     let sealed = "[spill]\nkey_file = 'spill.key'\nwhen_full = 'drop_newest'\n";
     std::fs::write(site.path("spill.key"), [0xff; 32]).unwrap();
