@@ -241,7 +241,7 @@ pub enum BenchCommand {
     /// promises for its first byte. Outages of 24 h are played in virtual time: cargo test -p spillway-link --test
     /// link outage. Needs root, and Java 17 and Maven for MirrorMaker 2. A report, not a test: the exit code is 0 whatever the figures say.
     #[command(
-        after_help = "Examples:\n  ./lab bench outage                                           five outages each of 10 s and of 60 s; a quarter of an hour\n  \
+        after_help = "Examples:\n  ./lab bench outage                                           five outages each of 10 s and of 60 s; most of an hour\n  \
                             ./lab bench outage --times 0 --minutes 10                    one of ten minutes\n  \
                             ./lab bench outage --udp-blocked                             over TCP\n  \
                             ./lab bench outage --bytes 2000                              ten times as much, which fills QUIC's window in an outage\n  \
@@ -252,14 +252,16 @@ pub enum BenchCommand {
     ///
     /// The agent and the collector of this build stand between two embedded brokers, with a relay of 50 kbit/s and 300 ms between them, and a backlog in three
     /// topics. Every few seconds an alarm of class 0 is written. Prints how old the alarms are when a consumer at the centre has them, and what share each
-    /// topic has in each minute: first for classes 1, 2 and 3, then for weights 8, 4 and 1. A report, not a test.
+    /// topic has in each minute: first for classes 1, 2 and 3, then for weights 8, 4 and 1. At the same time, each on such a line of its own (./lab wan; as root only),
+    /// one TCP connection that carries bulk and alarms, and stock quinn with a stream for each, with CUBIC and with BBR. A report, not a test.
     Classes(ClassesOptions),
     /// How closely the cap on wire bytes is kept at 8 kbit/s to 10 Mbit/s with 2 % loss, and a month of a budget
     ///
     /// A real link client sends without a pause to a real link server through a relay that loses 2 % of the packets. Prints the most and the least that any 10 s
-    /// carried at the relay, headers included, with what is sent counted, and with both directions. Then a month of a budget goes by in simulated time, with
+    /// carried at the relay, headers included, with what is sent counted, and with both directions. Beside it, over WANs that lose as much (./lab wan; as root
+    /// only), TCP and stock quinn, each with CUBIC and BBR, whose cap is in the application: their sender writes as much payload as the rate allows. Then a month of a budget goes by in simulated time, with
     /// a hungry site and kills. Needs no Kafka. Exits with 1 when any 10 s are more than 2 % over, or a budget is passed by more than 0.5 %.
-    #[command(after_help = "Examples:\n  ./lab bench cap                  six minutes\n  \
+    #[command(after_help = "Examples:\n  ./lab bench cap                  nine minutes\n  \
                             ./lab bench cap --month-only     a second")]
     Cap(CapOptions),
 }

@@ -1,7 +1,8 @@
 //! `lab bench cap`: how closely the cap on wire bytes is kept, and a month of a budget.
 //!
 //! A real link client sends without a pause to a real link server through the relay, which loses 2 % of the packets of both directions and counts all that
-//! arrive at it. Its counters are read every millisecond or two; the figures are the most and the least that any 10 s carried.
+//! arrive at it. Its counters are read every millisecond or two; the figures are the most and the least that any 10 s carried. [`peers`] have their cap in the
+//! application.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,8 +20,10 @@ use spillway_link::{
 use crate::reaper::scratch_dir;
 use crate::relay::Relay;
 use crate::relay::weather::Weather;
+use crate::wan::namespace::problem;
 
 pub mod month;
+pub mod peers;
 
 /// What `lab bench cap` is asked for.
 #[derive(Debug, Clone, Args)]
@@ -63,13 +66,25 @@ pub fn run(options: &CapOptions) -> Result<bool> {
     if !options.month_only {
         let dir = scratch_dir("cap")?;
         let identities = Identities::make(&dir)?;
+        let no_wan = problem();
         println!("rate          counts  most in 10 s  least in 10 s  used   packets lost");
         for bits in options.rate.map_or_else(|| RATES.to_vec(), |rate| vec![rate]) {
+            let span = Duration::from_secs(options.seconds);
             for counting in [Counting::Sent, Counting::Both] {
-                let figures = measure(&identities, bits, counting, Duration::from_secs(options.seconds))?;
+                let figures = measure(&identities, bits, counting, span)?;
                 println!("{}", figures.line(bits, counting));
                 kept &= figures.most <= PROMISE_PERCENT;
             }
+            let others = if no_wan.is_none() { peers::measure(bits, span) } else { Vec::new() };
+            for (peer, figures) in others {
+                match figures {
+                    Ok(figures) => println!("{}  {peer}, cap in the application", figures.line(bits, Counting::Sent)),
+                    Err(error) => println!("{peer} is left out: {error:#}"),
+                }
+            }
+        }
+        if let Some(problem) = no_wan {
+            println!("TCP and stock quinn are left out, since a WAN needs: {problem}");
         }
         std::fs::remove_dir_all(&dir)?;
         println!("whole packets: 10 s that begin right after one and end right before another hold one packet less, at 8 kbit/s 12 %\n");
@@ -102,7 +117,7 @@ impl Identities {
 
 /// In percent of what the rate allows, less 100; and the share of the line that was used.
 #[derive(Debug, Clone, Copy)]
-struct Figures {
+pub struct Figures {
     most: f64,
     least: f64,
     used: f64,
@@ -151,7 +166,11 @@ fn measure(identities: &Identities, bits: u64, counting: Counting, span: Duratio
             }
         });
         let relay = Arc::new(relay);
-        let sampler = Sampler::start(Arc::clone(&relay), counting);
+        let counted = Arc::clone(&relay);
+        let sampler = Sampler::start(move || {
+            let traffic = counted.traffic();
+            traffic.up_bytes + if counting == Counting::Both { traffic.down_bytes } else { 0 }
+        });
         tokio::time::sleep(span).await;
         let samples = sampler.stop()?;
         sender.abort();
@@ -162,7 +181,7 @@ fn measure(identities: &Identities, bits: u64, counting: Counting, span: Duratio
     })
 }
 
-/// Bytes that had arrived at the relay, and when.
+/// Bytes so far, and when.
 type Samples = Vec<(Instant, u64)>;
 
 struct Sampler {
@@ -171,14 +190,14 @@ struct Sampler {
 }
 
 impl Sampler {
-    fn start(relay: Arc<Relay>, counting: Counting) -> Self {
+    /// `count` answers the bytes so far.
+    fn start(count: impl Fn() -> u64 + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let mut samples: Samples = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
-                let traffic = relay.traffic();
-                let bytes = traffic.up_bytes + if counting == Counting::Both { traffic.down_bytes } else { 0 };
+                let bytes = count();
                 let now = Instant::now();
                 if samples.last().is_none_or(|(_, last)| *last != bytes) {
                     samples.push((now, bytes));

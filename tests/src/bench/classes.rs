@@ -1,5 +1,7 @@
 //! `lab bench classes`: what classes and weights are worth on a thin line. The real agent and collector between two embedded brokers, a backlog of bulk, and an alarm
-//! every few seconds.
+//! every few seconds. [`peers`] stand beside them: TCP and stock quinn, which have no classes.
+
+pub mod peers;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -10,6 +12,7 @@ use clap::Args;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use self::peers::Peers;
 use crate::build;
 use crate::client::{Client, NewRecord};
 use crate::cluster::Cluster;
@@ -26,6 +29,12 @@ const ARRIVAL_LIMIT: Duration = Duration::from_secs(120);
 
 /// A queue of the line longer than this drops packets, as the modems of thin lines do.
 const LINE_QUEUE: Duration = Duration::from_secs(2);
+
+/// Between two alarms, in milliseconds.
+const ALARM_EVERY_MS: std::ops::Range<u64> = 500..2_500;
+
+/// Not measured, at the start.
+const WARM_UP: Duration = Duration::from_secs(60);
 
 /// What `lab bench classes` is asked for.
 #[derive(Debug, Clone, Args)]
@@ -70,9 +79,12 @@ pub fn run(options: &ClassesOptions) -> Result<()> {
     if options.binaries.is_none() {
         build::binaries()?;
     }
+    // They take half as long as ours.
+    let peers = Peers::start(options);
     for (name, field) in [("classes 1, 2 and 3", CLASSES), ("weights 8, 4 and 1 of class 3", WEIGHTS)] {
         println!("{}", measure(options, name, field)?);
     }
+    println!("without classes, one connection for bulk and alarms\n{}", peers.table());
     Ok(())
 }
 
@@ -111,7 +123,7 @@ fn measure(options: &ClassesOptions, name: &str, field: &Field) -> Result<String
     wait_until("bulk arrives", ARRIVAL_LIMIT, || Ok(tails.iter().skip(1).any(|tail| tail.records() > 0)))?;
     let mut report = format!("{name}, {} kbit/s, {} ms, rate_max {}\n", options.line_bits / 1000, options.round_trip_ms, options.rate_max);
     let mut alarms = Alarms::new(&source)?;
-    alarms.run(Duration::from_secs(60))?;
+    alarms.run(WARM_UP)?;
     if let Some(tail) = tails.first() {
         tail.start_measuring();
     }
@@ -174,7 +186,7 @@ impl Alarms {
         let end = Instant::now() + time;
         while Instant::now() < end {
             // Not in step with anything.
-            let pause = Duration::from_millis(self.rng.random_range(500..2_500));
+            let pause = Duration::from_millis(self.rng.random_range(ALARM_EVERY_MS));
             std::thread::sleep(pause.min(end.saturating_duration_since(Instant::now())));
             let value = format!("{{\"alarm\":{},\"text\":\"pressure above limit in line {}\"}}", self.sent, self.rng.random::<u16>());
             self.producer.send("alarms", 0, &NewRecord { value: Some(value.into_bytes()), ..NewRecord::default() })?;

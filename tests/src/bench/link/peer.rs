@@ -27,6 +27,9 @@ impl Peer {
     /// In the order of the table.
     pub const ALL: [Self; 5] = [Self::Spillway, Self::QuinnCubic, Self::QuinnBbr, Self::TcpCubic, Self::TcpBbr];
 
+    /// All but ours.
+    pub const OTHERS: [Self; 4] = [Self::QuinnCubic, Self::QuinnBbr, Self::TcpCubic, Self::TcpBbr];
+
     /// What it is called.
     #[must_use]
     pub fn name(self) -> &'static str {

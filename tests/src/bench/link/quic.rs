@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 use super::figures::Sums;
 use super::{Course, watch};
 use crate::stage::pki::{self, Pki};
-use crate::wan::End;
+use crate::wan::{End, Wan};
 
 /// Payload of a stream.
 const FRAME_BYTES: usize = 64 * 1024;
@@ -70,28 +70,46 @@ pub fn spillway(course: &Course<'_>) -> Result<Sums> {
 /// When the two do not connect.
 pub fn quinn(course: &Course<'_>, control: Control) -> Result<Sums> {
     let (client, server) = identities(course.pki, course.identity)?;
-    let (config, server) = stock(client, server, control)?;
-    let (centre, listening) = course.wan.inside(End::Centre, || {
-        let runtime = runtime()?;
-        let endpoint = runtime.block_on(async { Endpoint::server(server, (End::Centre.address(), 0).into()) })?;
-        Ok((runtime, endpoint))
-    })?;
-    let to = listening.local_addr()?;
+    let pair = Pair::connect(course.wan, client, server, control)?;
     let received = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&received);
-    centre.spawn(async move {
-        let connection = listening.accept().await.context("closed")?.await?;
-        receive(connection, count).await
-    });
-    let (edge, dialling) = course.wan.inside(End::Edge, || {
-        let runtime = runtime()?;
-        let endpoint = runtime.block_on(async { Endpoint::client((End::Edge.address(), 0).into()) })?;
-        Ok((runtime, endpoint))
-    })?;
-    let connection = edge.block_on(async { anyhow::Ok(dialling.connect_with(config, to, NAME)?.await?) })?;
-    let sums = transfer(course, &edge, &connection, &received);
-    end(edge, centre);
+    pair.centre.spawn(receive(pair.receiving, Arc::clone(&received)));
+    let sums = transfer(course, &pair.edge, &pair.sending, &received);
+    end(pair.edge, pair.centre);
     Ok(sums)
+}
+
+/// Both ends of a connection of stock quinn, each with a runtime inside its namespace.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) edge: Runtime,
+    pub(crate) sending: Connection,
+    pub(crate) centre: Runtime,
+    pub(crate) receiving: Connection,
+}
+
+impl Pair {
+    /// Connects the edge to the centre.
+    ///
+    /// # Errors
+    /// When they do not connect.
+    pub(crate) fn connect(wan: &Wan, client: Identity, server: Identity, control: Control) -> Result<Self> {
+        let (config, server) = stock(client, server, control)?;
+        let (centre, listening) = wan.inside(End::Centre, || {
+            let runtime = runtime()?;
+            let endpoint = runtime.block_on(async { Endpoint::server(server, (End::Centre.address(), 0).into()) })?;
+            Ok((runtime, endpoint))
+        })?;
+        let to = listening.local_addr()?;
+        let accepted = centre.spawn(async move { anyhow::Ok(listening.accept().await.context("closed")?.await?) });
+        let (edge, dialling) = wan.inside(End::Edge, || {
+            let runtime = runtime()?;
+            let endpoint = runtime.block_on(async { Endpoint::client((End::Edge.address(), 0).into()) })?;
+            Ok((runtime, endpoint))
+        })?;
+        let sending = edge.block_on(async { anyhow::Ok(dialling.connect_with(config, to, NAME)?.await?) })?;
+        let receiving = centre.block_on(accepted)??;
+        Ok(Self { edge, sending, centre, receiving })
+    }
 }
 
 fn transfer(course: &Course<'_>, edge: &Runtime, connection: &Connection, received: &Arc<AtomicU64>) -> Sums {
@@ -112,7 +130,7 @@ async fn send(connection: Connection) -> Result<()> {
 }
 
 /// Counts the payload of all streams.
-async fn receive(connection: Connection, count: Arc<AtomicU64>) -> Result<()> {
+pub(crate) async fn receive(connection: Connection, count: Arc<AtomicU64>) -> Result<()> {
     loop {
         let mut stream = connection.accept_uni().await?;
         let count = Arc::clone(&count);
@@ -162,7 +180,7 @@ pub(crate) fn runtime() -> Result<Runtime> {
 }
 
 /// The line is taken away next; nobody waits for a goodbye.
-fn end(edge: Runtime, centre: Runtime) {
+pub(crate) fn end(edge: Runtime, centre: Runtime) {
     edge.shutdown_background();
     centre.shutdown_background();
 }

@@ -23,18 +23,8 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// # Errors
 /// When the two do not connect, or the kernel lacks the congestion control.
 pub fn run(course: &Course<'_>, congestion: &str) -> Result<Sums> {
-    let listener = course.wan.inside(End::Centre, || {
-        let listener = TcpListener::bind((End::Centre.address(), 0))?;
-        // An accepted connection has that of its listener. It matters for the sender only, but a test of the kernel costs nothing.
-        set_tcp_congestion(&listener, congestion).with_context(|| missing(congestion))?;
-        Ok(listener)
-    })?;
-    let to = listener.local_addr()?;
     let received = Arc::new(AtomicU64::new(0));
-    let mut sending = course.wan.inside(End::Edge, || Ok(TcpStream::connect(to)?))?;
-    set_tcp_congestion(&sending, congestion)?;
-    sending.set_nodelay(true)?;
-    let (mut receiving, _) = listener.accept()?;
+    let (mut sending, mut receiving) = pair(course.wan, congestion)?;
     let (edge, centre) = (sending.try_clone()?, receiving.try_clone()?);
 
     let mut bytes = vec![0; BUFFER_BYTES];
@@ -59,6 +49,25 @@ pub fn run(course: &Course<'_>, congestion: &str) -> Result<Sums> {
     }
     drop((reader.join(), writer.join()));
     Ok(sums)
+}
+
+/// Both ends of a connection from the edge to the centre.
+///
+/// # Errors
+/// When the two do not connect, or the kernel lacks the congestion control.
+pub(crate) fn pair(wan: &Wan, congestion: &str) -> Result<(TcpStream, TcpStream)> {
+    let listener = wan.inside(End::Centre, || {
+        let listener = TcpListener::bind((End::Centre.address(), 0))?;
+        // An accepted connection has that of its listener. It matters for the sender only, but a test of the kernel costs nothing.
+        set_tcp_congestion(&listener, congestion).with_context(|| missing(congestion))?;
+        Ok(listener)
+    })?;
+    let to = listener.local_addr()?;
+    let sending = wan.inside(End::Edge, || Ok(TcpStream::connect(to)?))?;
+    set_tcp_congestion(&sending, congestion)?;
+    sending.set_nodelay(true)?;
+    let (receiving, _) = listener.accept()?;
+    Ok((sending, receiving))
 }
 
 /// The kernel's smoothed round trip of the only connection at the edge.
