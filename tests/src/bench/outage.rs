@@ -5,7 +5,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`plan`] | when the line is down (pure) |
+//! | [`mod@plan`] | when the line is down (pure) |
 //! | [`peer`] | who sends, and what is watched of each |
 //! | [`trickle`] | records for those that carry Kafka's |
 //! | [`quic`] | stock quinn |
