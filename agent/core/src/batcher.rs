@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use spillway_proto::frame::{FrameBuilder, Timestamps};
 use spillway_proto::{Lane, NextOffset, Offset};
 
+use crate::ttl::TimeToLive;
+
 mod open;
 
 use open::OpenFrame;
@@ -35,6 +37,18 @@ pub struct FrameLimits {
 pub fn caught_up_linger(linger: Duration, round_trip: Duration, capped: bool) -> Duration {
     if capped { linger } else { round_trip.max(MIN_CAUGHT_UP_LINGER).min(linger) }
 }
+
+/// How long a frame waits for more while there is no session by plan: until one is due, or it is full. Where records expire, for a tenth of that time at the most, or
+/// `linger`: a frame goes as a whole, so what is too old would travel beside what is not.
+pub fn gather_linger(linger: Duration, ttl: Option<TimeToLive>) -> Duration {
+    ttl.map_or(LONG, |ttl| linger.max(ttl.time() / TTL_PART))
+}
+
+/// Longer than any pause between two sessions.
+const LONG: Duration = Duration::from_secs(365 * 86_400);
+
+/// A record may be older than its time by one part in so many.
+const TTL_PART: u32 = 10;
 
 /// Records of one burst arrive within so long.
 const MIN_CAUGHT_UP_LINGER: Duration = Duration::from_millis(2);

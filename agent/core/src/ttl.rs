@@ -19,6 +19,11 @@ impl TimeToLive {
         Self { milliseconds: i64::try_from(time.as_millis()).unwrap_or(i64::MAX) }
     }
 
+    /// How long.
+    pub fn time(self) -> Duration {
+        Duration::from_millis(self.milliseconds.unsigned_abs())
+    }
+
     /// True when a record with this timestamp is too old at `now_ms`. Both are milliseconds since 1970; a negative timestamp is none.
     pub fn is_over(self, timestamp: i64, now_ms: i64) -> bool {
         timestamp >= 0 && now_ms.saturating_sub(timestamp) > self.milliseconds

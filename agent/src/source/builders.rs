@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use spillway_agent_core::batcher::{Batcher, ClosedFrame, FrameLimits};
+use spillway_agent_core::batcher::{Batcher, ClosedFrame, FrameLimits, gather_linger};
 use spillway_agent_core::line::FrameSize;
 use spillway_agent_core::schedule::{Flow, FlowSpec, TopicClass};
 use spillway_agent_core::ttl::TimeToLive;
@@ -24,6 +24,8 @@ pub(super) struct Builders {
     flow_of: FlowOf,
     specs: Vec<FlowSpec>,
     limits: FrameLimits,
+    /// Frames are left open until they are full.
+    gathers: bool,
     /// Most encoded bytes of a frame of each flow; `None`: the line is not known.
     line_bytes: Vec<Option<usize>>,
     budget: Arc<Budget>,
@@ -55,7 +57,7 @@ impl fmt::Debug for Builders {
 impl Builders {
     /// `specs` are those of the flows, by number.
     pub(super) fn new(limits: FrameLimits, budget: Arc<Budget>, compression: Compression, flow_of: FlowOf, specs: Vec<FlowSpec>) -> Self {
-        Self { flow_of, line_bytes: vec![None; specs.len()], specs, limits, budget, compression, list: Vec::new() }
+        Self { flow_of, line_bytes: vec![None; specs.len()], specs, limits, gathers: false, budget, compression, list: Vec::new() }
     }
 
     /// The place of a topic's records. Look it up once for each lane, not for each record.
@@ -105,6 +107,12 @@ impl Builders {
     /// Changes the limits of all.
     pub(super) fn set_limits(&mut self, limits: FrameLimits) {
         self.limits = limits;
+        (0..self.list.len()).for_each(|place| self.fit(place));
+    }
+
+    /// Whether frames are left open until they are full.
+    pub(super) fn set_gathering(&mut self, gathers: bool) {
+        self.gathers = gathers;
         (0..self.list.len()).for_each(|place| self.fit(place));
     }
 
@@ -210,7 +218,11 @@ impl Builders {
         };
         let line_bytes = self.line_bytes.get(builder.flow.0 as usize).copied().flatten();
         let max_bytes = builder.size.raw_bytes(self.limits.max_bytes, line_bytes);
-        let linger = if builder.class.is_urgent() { self.limits.linger.min(URGENT_LINGER) } else { self.limits.linger };
+        let linger = match self.limits.linger {
+            linger if builder.class.is_urgent() => linger.min(URGENT_LINGER),
+            linger if self.gathers => gather_linger(linger, builder.ttl),
+            linger => linger,
+        };
         builder.batcher.set_limits(FrameLimits { max_bytes, linger, ..self.limits });
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::error::RDKafkaErrorCode;
-use spillway_agent_core::batcher::{FrameLimits, Incoming, Pushed};
+use spillway_agent_core::batcher::{Incoming, Pushed};
 use spillway_agent_core::ledger::{Attachment, Detachment};
 use spillway_kafka::events::{self, EventQueue, SourceRecord};
 use spillway_proto::{Lane, NextOffset, Partition, TopicPartition};
@@ -22,9 +22,6 @@ const MAX_BURST: usize = 1000;
 
 /// Makes whole milliseconds of what begins one.
 const ROUND_UP: Duration = Duration::from_micros(999);
-
-/// How long a frame is left open while there is no session by plan: until one is due, or the frame is full.
-const GATHER_LINGER: Duration = Duration::from_secs(365 * 86_400);
 
 /// The runner is gone: the thread has no one to work for.
 struct Gone;
@@ -119,15 +116,11 @@ impl Reader<'_> {
 
     fn linger(&self) -> Duration {
         match (self.gathers, self.caught_up) {
-            (true, _) => GATHER_LINGER,
+            // As long as the limits say.
+            (true, _) => Duration::MAX,
             (false, true) => self.caught_up_linger,
             (false, false) => self.settings.limits.linger,
         }
-    }
-
-    fn fit_limits(&mut self) {
-        let linger = if self.gathers { GATHER_LINGER } else { self.settings.limits.linger };
-        self.builders.set_limits(FrameLimits { linger, ..self.settings.limits });
     }
 
     /// Takes all commands that wait.
@@ -143,11 +136,11 @@ impl Reader<'_> {
                 }
                 Ok(Command::LargestRaw(bytes)) => {
                     self.settings.limits.largest_raw = bytes;
-                    self.fit_limits();
+                    self.builders.set_limits(self.settings.limits);
                 }
                 Ok(Command::Gather(gathers)) => {
                     self.gathers = gathers;
-                    self.fit_limits();
+                    self.builders.set_gathering(gathers);
                 }
                 Ok(Command::Version(version)) => self.builders.compression().speak(version),
                 Ok(Command::Line(line)) => self.builders.compression().line(line),

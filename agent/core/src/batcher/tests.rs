@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use spillway_proto::frame::{GapReason, SectionKind, Timestamps};
 use spillway_proto::{Lane, NextOffset, Offset, limits};
 
-use super::{Batcher, ClosedFrame, FrameLimits, Incoming, MIN_CAUGHT_UP_LINGER, Pushed, caught_up_linger};
+use super::{Batcher, ClosedFrame, FrameLimits, Incoming, MIN_CAUGHT_UP_LINGER, Pushed, caught_up_linger, gather_linger};
+use crate::ttl::TimeToLive;
 
 const LIMITS: FrameLimits = FrameLimits { max_bytes: 1000, max_records: 10, linger: Duration::from_millis(50), largest_raw: 100_000 };
 
@@ -242,4 +243,12 @@ fn only_a_short_line_without_cap_sends_smaller_frames() {
     assert_eq!(caught_up_linger(ms(50), ms(600), false), ms(50));
     assert_eq!(caught_up_linger(ms(50), ms(0), true), ms(50));
     assert_eq!(caught_up_linger(ms(1), ms(0), false), ms(1));
+}
+
+#[test]
+fn frames_gather_until_a_session_is_due_or_a_tenth_of_their_time_to_live_is_over() {
+    let (ms, ttl) = (Duration::from_millis, |seconds| Some(TimeToLive::new(Duration::from_secs(seconds))));
+    assert!(gather_linger(ms(50), None) > Duration::from_secs(7 * 86_400), "the longest interval");
+    assert_eq!(gather_linger(ms(50), ttl(600)), Duration::from_secs(60));
+    assert_eq!(gather_linger(ms(500), ttl(1)), ms(500), "no shorter than in a session");
 }
