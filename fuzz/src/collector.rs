@@ -45,6 +45,8 @@ pub(crate) enum Point {
     Fresh,
     At(u8),
     Recreated(u8),
+    /// A late lane for a range: its first offset, and how many.
+    Late(u8, u8),
 }
 
 /// A section.

@@ -74,6 +74,7 @@ fn collector(bytes: &[u8], bound: usize) {
     match &message {
         CollectorMessage::Ignored(_) => return,
         CollectorMessage::Ack(acks) => assert!(acks.len() <= limits::MAX_ACKS),
+        CollectorMessage::Deferred { deferred, .. } => assert!(deferred.len() <= spillway_proto::deferred::MAX_RANGES),
         CollectorMessage::Resume { resume: ResumePoint::At(next), .. } => assert!(next.to_kafka() >= 0),
         _ => {}
     }

@@ -45,6 +45,8 @@ pub enum GapReason {
     Dropped,
     /// The agent's spill was damaged, and the source had removed them by then.
     Damaged,
+    /// They come later, on a lane of their own: no loss. From version 3 on.
+    Deferred,
     /// They were older than the topic's time to live when they were to be sent.
     Expired,
     /// A reason that this version does not know.
@@ -60,6 +62,7 @@ impl GapReason {
             Self::TopicRecreated => 3,
             Self::Dropped => 4,
             Self::Damaged => 5,
+            Self::Deferred => 6,
             Self::Expired => 7,
             Self::Other(code) => code,
         }
@@ -73,6 +76,7 @@ impl GapReason {
             3 => Self::TopicRecreated,
             4 => Self::Dropped,
             5 => Self::Damaged,
+            6 => Self::Deferred,
             7 => Self::Expired,
             other => Self::Other(other),
         }
@@ -86,17 +90,18 @@ impl GapReason {
             Self::TopicRecreated => "topic_recreated",
             Self::Dropped => "dropped",
             Self::Damaged => "damaged",
+            Self::Deferred => "deferred",
             Self::Expired => "expired",
             Self::Other(_) => "other",
         }
     }
 
     /// How many offsets a gap for this reason loses; `None` where that is not known: a truncated log goes back, a topic made anew counts
-    /// otherwise. Holes count: nobody can tell any more whether they were records.
+    /// otherwise, and what is deferred is not lost. Holes count: nobody can tell any more whether they were records.
     pub fn lost_count(self, first: NextOffset, next: NextOffset) -> Option<u64> {
         match self {
             Self::Retention | Self::Dropped | Self::Damaged | Self::Expired => next.value().checked_sub(first.value()),
-            Self::Truncated | Self::TopicRecreated | Self::Other(_) => None,
+            Self::Truncated | Self::TopicRecreated | Self::Deferred | Self::Other(_) => None,
         }
     }
 }

@@ -11,6 +11,7 @@
 //! | [`columns`] | rows to columns, which compress better, and back |
 //! | [`compress`] | the one place that compresses and decompresses |
 //! | [`dictionary`] | what small frames have in common, held at both ends |
+//! | [`deferred`] | offsets that come later than those above them |
 //! | [`close`] | why a connection was closed, and what to do about it |
 //! | [`progress`] | keys and values of `spillway-progress.internal` |
 //! | [`mm2`] | MirrorMaker 2's bytes |
@@ -22,6 +23,7 @@ pub mod close;
 pub mod codec;
 pub mod columns;
 pub mod compress;
+pub mod deferred;
 pub mod dictionary;
 pub mod frame;
 pub mod limits;

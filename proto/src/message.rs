@@ -21,10 +21,12 @@ use crate::codec::{DecodeError, Reader};
 use crate::limits;
 use crate::types::Lane;
 
-/// Newest protocol version of this build. 2 has frames in [columns](crate::columns). The ALPN `spillway/1` names the family.
-pub const VERSION: u8 = 2;
+/// Newest protocol version of this build. 2 has frames in [columns](crate::columns), 3 [deferred](crate::deferred) ranges. The ALPN `spillway/1` names the family.
+pub const VERSION: u8 = 3;
 /// Oldest protocol version that this build speaks.
 pub const MIN_VERSION: u8 = 1;
+/// Oldest protocol version with [deferred](crate::deferred) ranges.
+pub const DEFERRED_SINCE: u8 = 3;
 /// ALPN of the QUIC connection.
 pub const ALPN: &[u8] = b"spillway/1";
 /// Type of a unidirectional stream that carries one frame: the type as a varint, the frame's sequence number as a varint, the frame.

@@ -3,11 +3,16 @@
 //! ```text
 //! key    u8 kind = 0 (position), STRING site, STRING topic, INT32 partition     value  INT16 version = 0, 16 bytes topic id, INT64 next offset
 //! key    u8 kind = 1 (session),  STRING site                                    value  INT16 version = 0, 16 bytes marker, INT64 ms, STRING collector
+//! key    as above                                                               value  INT16 version = 1, 16 bytes topic id, INT64 next offset, deferred
 //! ```
+//! Version 1 of a position is written only while the partition has [deferred](crate::deferred) ranges, which follow as [`Deferred::put`] writes them. A
+//! collector that does not know it leaves the site alone.
+//!
 //! STRING is Kafka's: INT16 length and UTF-8. A session marker is written by every collector that opens a site's writer: when it shows up in a
 //! read_committed reading of the topic, everything that the site ever committed before has been read too.
 
 use crate::codec::{DecodeError, Reader, put_kafka_string};
+use crate::deferred::Deferred;
 use crate::types::{NextOffset, Partition, SiteName, TopicId, TopicName, TopicPartition};
 
 /// Name of the topic.
@@ -31,12 +36,14 @@ pub enum ProgressKey {
 }
 
 /// Next offset expected of a source partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     /// Which topic of that name.
     pub topic_id: TopicId,
-    /// Everything below is at the centre.
+    /// Everything below is at the centre, but for what is deferred.
     pub next: NextOffset,
+    /// What comes later, below `next`.
+    pub deferred: Deferred,
 }
 
 /// Identifies one opening of a site's writer.
@@ -98,9 +105,13 @@ impl ProgressKey {
 impl Position {
     /// The value's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = VERSION.to_be_bytes().to_vec();
+        let version = if self.deferred.is_empty() { VERSION } else { VERSION_DEFERRED };
+        let mut out = version.to_be_bytes().to_vec();
         out.extend_from_slice(&self.topic_id.0);
         out.extend_from_slice(&self.next.to_kafka().to_be_bytes());
+        if !self.deferred.is_empty() {
+            self.deferred.put(&mut out);
+        }
         out
     }
 
@@ -109,12 +120,19 @@ impl Position {
     /// # Errors
     /// Any deviation from the format, a later version included: an older collector must not guess a site's position.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = versioned(bytes)?;
+        let (mut reader, version) = versioned(bytes, VERSION_DEFERRED)?;
         let topic_id = TopicId(reader.array("topic id")?);
         let next = reader.i64("next offset")?;
         let next = NextOffset::from_kafka(next).ok_or_else(|| DecodeError::Unknown { what: "next offset", value: next.cast_unsigned() })?;
+        let deferred = if version == VERSION { Deferred::new() } else { Deferred::read(&mut reader)? };
+        // One way to write each position; and what is deferred lies below it.
+        let end = deferred.iter().last().map(|range| range.end);
+        if (version != VERSION && deferred.is_empty()) || end.is_some_and(|end| end > next) {
+            let (left, right) = (end.map_or(0, NextOffset::value), next.value());
+            return Err(DecodeError::Mismatch { what: "deferred ranges and next offset", left, right });
+        }
         reader.finish("the position")?;
-        Ok(Self { topic_id, next })
+        Ok(Self { topic_id, next, deferred })
     }
 }
 
@@ -133,7 +151,7 @@ impl SessionMarker {
     /// # Errors
     /// Any deviation from the format.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = versioned(bytes)?;
+        let (mut reader, _) = versioned(bytes, VERSION)?;
         let marker = reader.array("marker")?;
         let opened_ms = reader.i64("time")?;
         let collector = reader.kafka_string("collector")?.to_owned();
@@ -151,13 +169,14 @@ pub fn partition_of(site: &SiteName, partition_count: u32) -> Partition {
 }
 
 const VERSION: i16 = 0;
+const VERSION_DEFERRED: i16 = 1;
 const KIND_POSITION: u8 = 0;
 const KIND_SESSION: u8 = 1;
 
-fn versioned(bytes: &[u8]) -> Result<Reader<'_>, DecodeError> {
+fn versioned(bytes: &[u8], newest: i16) -> Result<(Reader<'_>, i16), DecodeError> {
     let mut reader = Reader::new(bytes);
     match reader.i16("version")? {
-        VERSION => Ok(reader),
+        version if (VERSION..=newest).contains(&version) => Ok((reader, version)),
         other => Err(DecodeError::Unknown { what: "progress version", value: u64::from(other.cast_unsigned()) }),
     }
 }

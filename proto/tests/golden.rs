@@ -9,6 +9,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 use spillway_proto::compress::{Compressor, Decompressor};
+use spillway_proto::deferred::Deferred;
 use spillway_proto::dictionary::{Dictionary, DictionaryId};
 use spillway_proto::frame::{EncodedFrame, Frame, FrameBuilder, GapReason, SectionKind};
 use spillway_proto::message::{
@@ -36,7 +37,7 @@ fn site() -> SiteName {
 fn agent_messages() -> Vec<(&'static str, AgentMessage)> {
     let report =
         SettingsReport { revision: revision("[link]\n"), outcome: SettingsOutcome::RolledBack, detail: "no contact for 90 s".into() };
-    let open = OpenLane { lane: Lane(300), source: source(), topic_id: TopicId([0xab; 16]), partition_count: 8 };
+    let open = OpenLane { lane: Lane(300), source: source(), topic_id: TopicId([0xab; 16]), partition_count: 8, until: None };
     vec![
         ("agent.hello", AgentMessage::Hello(Hello { min_version: 1, max_version: 1, software: "0.1.0".into() })),
         ("agent.open", AgentMessage::Open(open)),
@@ -127,7 +128,7 @@ fn all() -> BTreeMap<String, Vec<u8>> {
     add("frame.spill_gaps", spill_gaps().bytes.to_vec());
     add("frame.expired_gap", expired_gap().bytes.to_vec());
     add("progress.position.key", ProgressKey::Position { site: site(), source: source() }.encode());
-    add("progress.position.value", Position { topic_id: TopicId([0xab; 16]), next: next(1005) }.encode());
+    add("progress.position.value", Position { topic_id: TopicId([0xab; 16]), next: next(1005), deferred: Deferred::new() }.encode());
     add("progress.session.key", ProgressKey::Session { site: site() }.encode());
     let marker = SessionMarker { marker: [7; 16], opened_ms: 1_700_000_000_000, collector: "c1".into() };
     add("progress.session.value", marker.encode());
@@ -179,7 +180,7 @@ fn every_fixture_is_read_as_what_it_was() {
     let key = ProgressKey::decode(&kept["progress.position.key"]).unwrap();
     assert_eq!(key, ProgressKey::Position { site: site(), source: source() });
     let value = Position::decode(&kept["progress.position.value"]).unwrap();
-    assert_eq!(value, Position { topic_id: TopicId([0xab; 16]), next: next(1005) });
+    assert_eq!(value, Position { topic_id: TopicId([0xab; 16]), next: next(1005), deferred: Deferred::new() });
     assert_eq!(ProgressKey::decode(&kept["progress.session.key"]).unwrap(), ProgressKey::Session { site: site() });
     assert_eq!(SessionMarker::decode(&kept["progress.session.value"]).unwrap().collector, "c1");
 }

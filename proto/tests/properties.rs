@@ -198,7 +198,7 @@ proptest! {
     fn a_partition_beyond_its_topics_count_is_refused(partition in 0u32..100, count in 0u32..100) {
         let source = TopicPartition { topic: TopicName::parse("t").unwrap(), partition: Partition::new(partition).unwrap() };
         let mut bytes = Vec::new();
-        AgentMessage::Open(OpenLane { lane: Lane(0), source, topic_id: TopicId::UNKNOWN, partition_count: count }).encode(&mut bytes);
+        AgentMessage::Open(OpenLane { lane: Lane(0), source, topic_id: TopicId::UNKNOWN, partition_count: count, until: None }).encode(&mut bytes);
         prop_assert_eq!(AgentMessage::decode(&bytes[4..]).is_ok(), partition < count);
     }
 }

@@ -150,7 +150,7 @@ impl LaneBook {
     /// The announcement.
     pub fn announcement(&self, lane: Lane) -> OpenLane {
         let LaneSource { partition, topic_id, partition_count, born: _, outlived_by: _, flow: _ } = &self.source;
-        OpenLane { lane, source: partition.clone(), topic_id: *topic_id, partition_count: *partition_count }
+        OpenLane { lane, source: partition.clone(), topic_id: *topic_id, partition_count: *partition_count, until: None }
     }
 
     /// Compares what the centre says in a new session with what this lane knows.

@@ -60,7 +60,7 @@ impl Gap {
             GapReason::Retention | GapReason::Dropped | GapReason::Damaged | GapReason::Expired => {
                 Some((self.first, NextOffset::new(self.next.value().saturating_sub(1))?))
             }
-            GapReason::Truncated | GapReason::TopicRecreated | GapReason::Other(_) => None,
+            GapReason::Truncated | GapReason::TopicRecreated | GapReason::Deferred | GapReason::Other(_) => None,
         }
     }
 

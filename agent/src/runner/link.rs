@@ -9,6 +9,7 @@ use spillway_agent_core::ledger::{self, Resumed};
 use spillway_agent_core::redial::Attempt;
 use spillway_link::Explanation;
 use spillway_proto::close::CloseCode;
+use spillway_proto::compress::Codec;
 use spillway_proto::frame::Translator;
 use spillway_proto::message::{self, AgentMessage, CollectorMessage, Hold};
 use spillway_proto::{Lane, limits};
@@ -97,7 +98,7 @@ impl Runner {
         self.largest_raw = largest_raw;
         self.parts.source.command(Command::LargestRaw(largest_raw))?;
         self.parts.source.command(Command::Version(welcome.version))?;
-        let older = welcome.version < message::VERSION;
+        let older = welcome.version < Codec::ColumnsWithDictionary.since();
         self.translator = older.then(|| Translator::new(welcome.version)).transpose().map_err(Error::Translator)?;
         for open in self.ledger.session_opened(in_flight) {
             session.say(AgentMessage::Open(open));
@@ -212,6 +213,8 @@ impl Runner {
             // A second welcome changes nothing: the first one's terms hold.
             CollectorMessage::Settings(settings) => self.on_settings(settings),
             CollectorMessage::SettingsSeen(_) => self.unseen_reports = self.unseen_reports.saturating_sub(1),
+            // Not in a session of version 2.
+            CollectorMessage::Deferred { .. } => {}
             CollectorMessage::Welcome(_) | CollectorMessage::Ignored(_) => {}
         }
         Ok(())

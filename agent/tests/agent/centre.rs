@@ -100,7 +100,9 @@ impl Centre {
         let files = issue(&issuer, &ca, "server", ExtendedKeyUsagePurpose::ServerAuth, folder.path());
         let identity = Identity::load(&files, Role::Collector, SystemTime::now()).unwrap();
         let server = Arc::new(LinkServer::bind("127.0.0.1:0".parse().unwrap(), &identity, &LinkSettings::collector()).unwrap());
-        let state = State { cut_after: usize::MAX, raw_bytes: 1 << 20, version: message::VERSION, ..State::default() };
+        // It keeps no deferred ranges.
+        let version = message::DEFERRED_SINCE - 1;
+        let state = State { cut_after: usize::MAX, raw_bytes: 1 << 20, version, ..State::default() };
         let (orders, _) = broadcast::channel(16);
         let centre = Self { state: Arc::new(Mutex::new(state)), server, issuer, ca, orders, _folder: folder };
         let (server, state, orders) = (Arc::clone(&centre.server), Arc::clone(&centre.state), centre.orders.clone());

@@ -5,7 +5,8 @@
 //! parked; once every frame before its own has arrived and it still does not fit, there is a hole, which ends the session.
 //!
 //! Invariants:
-//! - A. On each lane, what comes out covers every offset once, in order (a gap that goes back begins a new count).
+//! - A. On each lane, what comes out covers every offset once, in order (a gap that goes back begins a new count). A late lane stays within the
+//!   deferred range that it is for.
 //! - B. Parked frames never exceed the limit in bytes, whatever the peer sends.
 //! - C. Sections of a lane that was retired, or never announced in this session, vanish.
 
@@ -69,6 +70,19 @@ pub enum Violation {
     /// A lane of a topic made anew does not begin with the gap that says so.
     #[error("lane {0} does not begin with the gap of its recreated topic")]
     RecreationUntold(Lane),
+    /// A late lane goes beyond the range that it is for.
+    #[error("lane {lane} is for what was deferred up to {end}, and goes on to {next}")]
+    LateBeyond {
+        /// The lane.
+        lane: Lane,
+        /// Where the range ends.
+        end: NextOffset,
+        /// Where the section ends.
+        next: NextOffset,
+    },
+    /// A late lane has a start, goes back, or defers.
+    #[error("lane {0} is for what was deferred, and begins anew or defers it again")]
+    LateBegins(Lane),
     /// Every earlier frame has arrived, and yet offsets are missing. `expected` is `None` where the lane's start is missing.
     #[error("lane {lane} is at {expected:?}, but its next section begins at {first}")]
     Hole {
@@ -108,6 +122,8 @@ impl Violation {
             | Self::LaneNotResumed(_)
             | Self::FrameRepeated(_)
             | Self::GapBackwards { .. }
+            | Self::LateBeyond { .. }
+            | Self::LateBegins(_)
             | Self::RecreationUntold(_) => CloseCode::ProtocolViolation,
             Self::Hole { .. } => CloseCode::OffsetHole,
             Self::LanesTooMany | Self::FrameTooFarAhead { .. } | Self::BytesTooMany { .. } => CloseCode::LimitExceeded,
@@ -138,6 +154,8 @@ type Place = (FrameSeq, usize);
 #[derive(Debug)]
 struct LaneState<F> {
     position: LanePosition,
+    /// Of a late lane: where its range ends.
+    until: Option<NextOffset>,
     parked: BTreeMap<Place, Arc<F>>,
 }
 
@@ -185,7 +203,7 @@ impl<F: AsRef<Frame>> Sequencer<F> {
         if self.lanes.len() >= limits::MAX_LANES {
             return Err(Violation::LanesTooMany);
         }
-        self.lanes.insert(lane, LaneState { position: LanePosition::Announced, parked: BTreeMap::new() });
+        self.lanes.insert(lane, LaneState { position: LanePosition::Announced, until: None, parked: BTreeMap::new() });
         Ok(())
     }
 
@@ -197,6 +215,14 @@ impl<F: AsRef<Frame>> Sequencer<F> {
                 ResumePoint::At(next) => LanePosition::At(next),
                 ResumePoint::Recreated { next, .. } => LanePosition::BeforeGap(next),
             };
+        }
+    }
+
+    /// A late lane's position is told to the agent: it is for a deferred range, of which `at` is the first offset that is missing and `until` one past
+    /// the last. Without effect on a lane that was retired meanwhile.
+    pub fn resume_late(&mut self, lane: Lane, at: NextOffset, until: NextOffset) {
+        if let Some(state) = self.lanes.get_mut(&lane) {
+            (state.position, state.until) = (LanePosition::At(at), Some(until));
         }
     }
 
@@ -231,7 +257,7 @@ impl<F: AsRef<Frame>> Sequencer<F> {
             let Some(state) = self.lanes.get_mut(&section.lane) else {
                 continue;
             };
-            match judge(section, state.position)? {
+            match judge(section, state.position, state.until)? {
                 Verdict::Apply { from, next } => {
                     state.position = LanePosition::At(next);
                     ready.push(Ready { lane: section.lane, frame: Arc::clone(frame), section: index, from });
@@ -272,7 +298,7 @@ impl<F: AsRef<Frame>> Sequencer<F> {
             let Some(section) = frame_ref.sections().get(place.1) else {
                 break;
             };
-            match judge(section, state.position)? {
+            match judge(section, state.position, state.until)? {
                 Verdict::Wait => break,
                 Verdict::Duplicate { records } => duplicates += records,
                 Verdict::Apply { from, next } => {
@@ -352,8 +378,11 @@ enum Verdict {
 }
 
 /// What a section means to a lane at a position. See `docs/wire-protocol.md`.
-fn judge(section: &Section, position: LanePosition) -> Result<Verdict, Violation> {
+fn judge(section: &Section, position: LanePosition, until: Option<NextOffset>) -> Result<Verdict, Violation> {
     let lane = section.lane;
+    if let Some(end) = until {
+        check_late(section, end)?;
+    }
     if let SectionKind::Gap { first, next, reason } = section.kind
         && next < first
         && !matches!(reason, GapReason::Truncated | GapReason::TopicRecreated)
@@ -378,6 +407,22 @@ fn judge(section: &Section, position: LanePosition) -> Result<Verdict, Violation
         SectionKind::Data { next, records, .. } if next <= at => Verdict::Duplicate { records: u64::from(records) },
         SectionKind::Data { next, .. } | SectionKind::Gap { next, .. } => Verdict::Apply { from: at, next },
     })
+}
+
+/// What was deferred is sent as data, or is told to be lost.
+fn check_late(section: &Section, end: NextOffset) -> Result<(), Violation> {
+    let (lane, next) = (section.lane, section.kind.next());
+    let begins = match section.kind {
+        SectionKind::Data { .. } => false,
+        SectionKind::Start { .. } => true,
+        SectionKind::Gap { first, reason, .. } => {
+            next < first || matches!(reason, GapReason::Truncated | GapReason::TopicRecreated | GapReason::Deferred)
+        }
+    };
+    if begins {
+        return Err(Violation::LateBegins(lane));
+    }
+    if next > end { Err(Violation::LateBeyond { lane, end, next }) } else { Ok(()) }
 }
 
 fn first_of(kind: SectionKind) -> NextOffset {

@@ -17,15 +17,13 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::Offset as StartOffset;
+use spillway_collector_core::progress::Positions;
 use spillway_config::KafkaClient;
 use spillway_kafka::events::{Event, EventQueue};
 use spillway_proto::progress::{self, Position, ProgressKey, SessionMarker};
-use spillway_proto::{Partition, SiteName, TopicPartition};
+use spillway_proto::{Partition, SiteName};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-/// Positions of one site's source partitions.
-pub type Positions = HashMap<TopicPartition, Position>;
 
 /// A random number that identifies one opening of a site's writer.
 pub type Marker = [u8; 16];
@@ -297,7 +295,8 @@ fn elapsed_ms(since: Instant) -> u64 {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-    use spillway_proto::{NextOffset, TopicId};
+    use spillway_proto::deferred::Deferred;
+    use spillway_proto::{NextOffset, TopicId, TopicPartition};
 
     use super::*;
 
@@ -319,7 +318,7 @@ mod tests {
     #[test]
     fn positions_are_told_once_the_marker_has_come() {
         let tail = Tail::new();
-        let position = Position { topic_id: TopicId([1; 16]), next: NextOffset::new(7).unwrap() };
+        let position = Position { topic_id: TopicId([1; 16]), next: NextOffset::new(7).unwrap(), deferred: Deferred::new() };
         let key = ProgressKey::Position { site: site(), source: source() }.encode();
         let wait = tail.expect([1; 16]);
         tail.apply(&key, Some(&position.encode()));

@@ -183,7 +183,10 @@ async fn sleep_until(at: Option<Instant>) {
 
 /// For people: what was refused, the limit, and the setting that holds it.
 fn describe(refusal: &Refusal, settings: Option<&RefusingSettings>) -> String {
-    let Refusal { source, remote, reason, code, offset, .. } = refusal;
+    let Refusal { source, remote, reason, code, offset, detail, .. } = refusal;
+    if let Some(detail) = detail {
+        return detail.clone();
+    }
     let setting = |name: &str| {
         let value = settings.and_then(|settings| settings.get(name)).map_or("unknown", String::as_str);
         format!("{name} is {value}")

@@ -28,10 +28,23 @@ pub struct Lanes {
     site: SiteName,
     policy: PrefixPolicy,
     topics: Topics,
-    /// The lane that each partition has now.
-    current: HashMap<TopicPartition, Lane>,
+    /// The lane that each partition has now, and its late one.
+    current: HashMap<(TopicPartition, Kind), Lane>,
     preparing: JoinSet<Prepared>,
     turns: Arc<Semaphore>,
+}
+
+/// A partition has one lane of each kind at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Own,
+    Late,
+}
+
+impl Kind {
+    fn of(until: Option<NextOffset>) -> Self {
+        if until.is_some() { Self::Late } else { Self::Own }
+    }
 }
 
 impl Lanes {
@@ -46,7 +59,7 @@ impl Lanes {
     /// # Errors
     /// A hold, when the topic has no remote name.
     pub fn announce(&mut self, open: message::OpenLane) -> (Option<Lane>, Result<(), message::Hold>) {
-        let replaces = self.current.insert(open.source.clone(), open.lane);
+        let replaces = self.current.insert((open.source.clone(), Kind::of(open.until)), open.lane);
         let names = self.policy.remote_topic(&self.site, &open.source.topic);
         let remote = match names {
             Ok(remote) => remote,
@@ -56,8 +69,8 @@ impl Lanes {
                 return (replaces, Err(hold));
             }
         };
-        let message::OpenLane { lane, source, topic_id, partition_count } = open;
-        let open = OpenLane { lane, source, topic_id, partition_count, remote, replaces };
+        let message::OpenLane { lane, source, topic_id, partition_count, until } = open;
+        let open = OpenLane { lane, source, topic_id, partition_count, until, remote, replaces };
         let (topics, turns) = (self.topics.clone(), Arc::clone(&self.turns));
         let syncs = syncs_topic(&self.policy, &self.site);
         self.preparing.spawn(async move {
@@ -80,11 +93,11 @@ impl Lanes {
     }
 
     /// True while the lane is its partition's.
-    pub fn is_current(&self, source: &TopicPartition, lane: Lane) -> bool {
-        self.current.get(source) == Some(&lane)
+    pub fn is_current(&self, open: &OpenLane) -> bool {
+        self.current.get(&(open.source.clone(), Kind::of(open.until))) == Some(&open.lane)
     }
 
-    /// Number of partitions that have a lane.
+    /// Number of lanes that partitions have.
     pub fn len(&self) -> usize {
         self.current.len()
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use quinn::{Connection, SendStream, VarInt};
 use spillway_collector_core::sequencer::{Ready, Sequencer, Violation};
 use spillway_link::{Side, explain};
-use spillway_proto::message::{AgentMessage, CollectorMessage, Hold, Welcome};
+use spillway_proto::message::{self, AgentMessage, CollectorMessage, Hold, HoldReason, ResumePoint, Welcome};
 use spillway_proto::{CloseCode, SiteName};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +66,7 @@ pub(super) enum Over {
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
     pub(super) site: SiteName,
+    version: u8,
     pub(super) entry: Arc<Entry>,
     connection: Connection,
     control: ControlReader,
@@ -96,7 +97,7 @@ pub async fn run(shared: Arc<Shared>, greeted: Greeted) {
     meters.sites_connected.inc();
     tracing::info!(event = "session_opened", %site, address = %entry.address, agent = hello.software, version, "session opened");
     let press = shared.max_inflight_bytes / 2;
-    let (centre, name) = (Arc::clone(&shared.centre), site.clone());
+    let (centre, name) = (Arc::clone(&shared.centre), (site.clone(), version));
     let started = writer::start(centre, name, Arc::clone(&inbox), Arc::clone(&custody), press, event_sender);
     let reader =
         FrameReader { connection: connection.clone(), custody, max_raw_bytes: shared.max_frame_bytes, meters, arrivals: arrival_sender };
@@ -117,6 +118,7 @@ pub async fn run(shared: Arc<Shared>, greeted: Greeted) {
         ready: Vec::new(),
         shared: Arc::clone(&shared),
         site: site.clone(),
+        version,
         entry: Arc::clone(&entry),
         connection,
         control,
@@ -201,6 +203,9 @@ impl Session {
 
     fn on_message(&mut self, message: Result<AgentMessage, ControlError>) -> Result<(), Over> {
         match message {
+            Ok(AgentMessage::Open(open)) if open.until.is_some() && self.version < message::DEFERRED_SINCE => {
+                Err(Over::Close(Refused::new(CloseCode::ProtocolViolation, "a late lane, which the session's version does not know")))
+            }
             Ok(AgentMessage::Open(open)) => {
                 self.sequencer.announce(open.lane).map_err(violated)?;
                 let lane = open.lane;
@@ -261,7 +266,7 @@ impl Session {
     }
 
     fn on_prepared(&mut self, Prepared { open, refused }: Prepared) {
-        if !self.lanes.is_current(&open.source, open.lane) {
+        if !self.lanes.is_current(&open) {
             return;
         }
         let Some(refused) = refused else {
@@ -273,15 +278,22 @@ impl Session {
         self.shared.centre.meters.partitions_held.inc();
         // Retiring cannot fail: the lane is counted already.
         let _retired = self.sequencer.retire(lane);
-        let reason = spillway_proto::message::HoldReason::TopicRefused;
+        let reason = HoldReason::TopicRefused;
         self.tell_hold(&source, Hold { lane, next: spillway_proto::NextOffset::ZERO, reason, detail });
     }
 
     fn on_event(&mut self, event: Option<Event>) -> Result<(), Over> {
         let event = event.ok_or_else(|| Over::Close(Refused::new(CloseCode::Internal, "the site's writer has died")))?;
         match event {
-            Event::Resumed { lane, resume } => {
+            Event::Resumed { lane, resume: resume @ ResumePoint::At(at), until: Some(until), .. } => {
+                self.sequencer.resume_late(lane, at, until);
+                self.outgoing.push(&CollectorMessage::Resume { lane, resume });
+            }
+            Event::Resumed { lane, resume, until: _, deferred } => {
                 self.sequencer.resume(lane, resume);
+                if !deferred.is_empty() {
+                    self.outgoing.push(&CollectorMessage::Deferred { lane, deferred });
+                }
                 self.outgoing.push(&CollectorMessage::Resume { lane, resume });
             }
             Event::Acked(acks) => {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use rdkafka::error::RDKafkaErrorCode;
+use spillway_collector_core::progress::Moves;
 use spillway_collector_core::syncs::SyncSlot;
 use spillway_proto::frame::GapReason;
 use spillway_proto::message::HoldReason;
@@ -17,8 +18,12 @@ pub struct Attempt {
     /// What each touched lane has in it, in the order of their first section.
     pub lanes: Vec<LaneShare>,
     by_lane: HashMap<Lane, usize>,
-    /// Gaps that it moves lanes over.
+    /// Where it leaves the partitions that it moves.
+    pub moves: Moves,
+    /// Gaps that it moves lanes over, and what was deferred and comes no more.
     pub gaps: Vec<Gap>,
+    /// What it defers.
+    pub deferrals: Vec<Gap>,
     /// Raw bytes of the records.
     pub raw_bytes: u64,
     /// Offset syncs in it.
@@ -43,8 +48,8 @@ struct Entry {
 pub struct LaneShare {
     /// The lane.
     pub lane: Lane,
-    /// Where its syncs are kept.
-    pub sync_slot: SyncSlot,
+    /// Where its syncs are kept, if it has any.
+    pub sync_slot: Option<SyncSlot>,
     /// Where the lane was before.
     pub first: NextOffset,
     /// Where the lane is when the transaction is committed.
@@ -101,16 +106,18 @@ pub struct Delivered {
 impl Attempt {
     /// A new transaction.
     pub fn clear(&mut self) {
-        let Self { records, lanes, by_lane, gaps, gaps_failure, raw_bytes, syncs, transient, failed } = self;
+        let Self { records, lanes, by_lane, moves, gaps, deferrals, gaps_failure, raw_bytes, syncs, transient, failed } = self;
         records.clear();
         lanes.clear();
         by_lane.clear();
+        moves.clear();
         gaps.clear();
+        deferrals.clear();
         (*gaps_failure, *raw_bytes, *syncs, *transient, *failed) = (None, 0, 0, None, false);
     }
 
     /// The share of a lane, which is at `first` when it has none yet.
-    pub fn share(&mut self, lane: Lane, first: NextOffset, sync_slot: SyncSlot) -> usize {
+    pub fn share(&mut self, lane: Lane, first: NextOffset, sync_slot: Option<SyncSlot>) -> usize {
         *self.by_lane.entry(lane).or_insert_with(|| {
             let (next, taken, timestamp) = (first, 0, -1);
             self.lanes.push(LaneShare { lane, sync_slot, first, next, taken, timestamp, refused: None, topic_failure: None });
@@ -144,7 +151,7 @@ impl Attempt {
     /// The tag of gap events.
     pub const GAP_EVENT: usize = usize::MAX - 1;
 
-    /// A delivery report came in. Answers the record's offsets if it was delivered.
+    /// A delivery report came in. Answers the record's offsets if it was delivered, and its lane has syncs.
     pub fn report(&mut self, tag: usize, outcome: Result<i64, RDKafkaErrorCode>) -> Option<Delivered> {
         let Some(entry) = self.records.get(tag).copied() else {
             if let Err(code) = outcome {
@@ -162,7 +169,7 @@ impl Attempt {
         match outcome {
             Ok(offset) => {
                 let (upstream, downstream) = (Offset::new(entry.offset)?, Offset::from_kafka(offset)?);
-                let sync_slot = self.lanes.get(entry.share as usize)?.sync_slot;
+                let sync_slot = self.lanes.get(entry.share as usize)?.sync_slot?;
                 Some(Delivered { sync_slot, upstream, downstream })
             }
             Err(code) => {

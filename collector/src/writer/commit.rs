@@ -2,22 +2,21 @@
 //!
 //! Progress comes last so that the open transaction hides other sites' progress, which shares its partition, only for milliseconds.
 
-use std::collections::HashMap;
 use std::thread;
 use std::time::Instant;
 
 use rdkafka::error::RDKafkaErrorCode;
+use spillway_collector_core::progress::Positions;
 use spillway_collector_core::refusal::Verdict;
 use spillway_proto::message::HoldReason;
-use spillway_proto::progress::{self, Position, ProgressKey};
-use spillway_proto::{CloseCode, Lane, NextOffset, Partition, TopicName, TopicPartition};
+use spillway_proto::progress::{self, ProgressKey};
+use spillway_proto::{CloseCode, Lane, NextOffset, Partition, TopicName};
 
 use super::attempt::{Attempt, LaneShare, Refused};
 use super::failure::Failure;
 use super::{End, Event, FENCED_WAIT, LaneState, PAUSE, Refusal, Writer};
 use crate::centre::native::Outgoing;
 use crate::centre::producer::{BATCH_OVERHEAD_BYTES, SiteProducer, TransactionError};
-use crate::centre::tail::Positions;
 use crate::centre::topics::{self, syncs_topic};
 
 /// What became of a transaction.
@@ -134,19 +133,9 @@ impl Writer {
     }
 
     /// Positions as the open transaction leaves them, of the partitions that it moves.
-    fn moved(&self) -> HashMap<TopicPartition, Position> {
-        let shares = self.attempt.lanes.iter();
-        let moved = shares.filter_map(|share| {
-            let lane = self.lanes.get(&share.lane)?;
-            let before = self.positions.get(&lane.source);
-            let topic_id = match before {
-                Some(before) if lane.topic_id == spillway_proto::TopicId::UNKNOWN => before.topic_id,
-                _ => lane.topic_id,
-            };
-            let position = Position { topic_id, next: share.next };
-            (before != Some(&position)).then(|| (lane.source.clone(), position))
-        });
-        moved.collect()
+    fn moved(&self) -> Positions {
+        let moved = self.attempt.moves.moved(&self.positions);
+        moved.map(|(source, position)| (source.clone(), position.clone())).collect()
     }
 
     fn committed(&mut self, started: Instant) {
@@ -332,7 +321,7 @@ impl Writer {
         let Some(LaneState { source, remote, .. }) = self.lanes.get(&lane).cloned() else {
             return self.drop_lane(lane);
         };
-        self.refuse(Refusal { lane, next, source, remote, reason, code, offset });
+        self.refuse(Refusal { lane, next, source, remote, reason, code, offset, detail: None });
     }
 
     /// The lane is over; its session is told why.

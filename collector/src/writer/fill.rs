@@ -6,6 +6,7 @@ use std::time::Instant;
 use rdkafka::error::RDKafkaErrorCode;
 use spillway_collector_core::sequencer::Ready;
 use spillway_proto::codec::DecodeError;
+use spillway_proto::deferred::{self, Range};
 use spillway_proto::frame::{Frame, GapReason, RawBody, SectionKind};
 use spillway_proto::{CloseCode, Lane, NextOffset};
 
@@ -72,11 +73,17 @@ impl Writer {
         };
         let share = self.attempt.share(ready.lane, ready.from, lane.sync_slot);
         match section.kind {
-            SectionKind::Start { next } => {
-                self.move_lane(share, next);
+            _ if lane.until.is_some_and(|until| self.attempt.moves.range(lane.before(&self.positions), until).is_none()) => {
+                // It was told to be lost when the partition's offsets began anew.
+                let next = section.kind.next();
+                self.move_lane(lane, share, next);
                 Ok(Filled::Until(next))
             }
-            SectionKind::Gap { next, reason, .. } => Ok(self.fill_gap(ready, share, next, reason)),
+            SectionKind::Start { next } => {
+                self.move_lane(lane, share, next);
+                Ok(Filled::Until(next))
+            }
+            SectionKind::Gap { next, reason, .. } => self.fill_gap(ready, lane, share, next, reason),
             SectionKind::Data { next, raw_length, .. } => {
                 if !opened.as_ref().is_some_and(|(held, _)| Arc::ptr_eq(held, &ready.frame)) {
                     let body = frame.open(&mut self.decompressor).map_err(|error| invalid(ready.lane, &error))?;
@@ -87,7 +94,7 @@ impl Writer {
                 };
                 let filled = self.fill_records(ready, lane, body, share, next)?;
                 if let Filled::Until(until) = filled {
-                    self.move_lane(share, until);
+                    self.move_lane(lane, share, until);
                     self.attempt.raw_bytes += raw_length as u64;
                     self.pacer.add(raw_length.max(1));
                 }
@@ -98,15 +105,37 @@ impl Writer {
 
     /// A gap that goes back is all that its transaction holds of the lane. With records before or after it the lane might end where it was,
     /// and the position would not tell whether a transaction with an unknown end was committed.
-    fn fill_gap(&mut self, ready: &Ready<HeldFrame>, share: usize, next: NextOffset, reason: GapReason) -> Filled {
+    fn fill_gap(
+        &mut self,
+        ready: &Ready<HeldFrame>,
+        lane: &LaneState,
+        share: usize,
+        next: NextOffset,
+        reason: GapReason,
+    ) -> Result<Filled, End> {
         let goes_back = next < ready.from;
         if goes_back && self.attempt.lanes.get(share).is_some_and(|lane| lane.next != lane.first) {
-            return Filled::Nothing;
+            return Ok(Filled::Nothing);
         }
-        self.attempt.gaps.push(Gap { lane: ready.lane, first: ready.from, next, reason });
-        self.move_lane(share, next);
+        if reason == GapReason::Deferred && !self.knows_deferred {
+            return Err(End::new(
+                CloseCode::ProtocolViolation,
+                format!("lane {} defers, which the session's version does not know", ready.lane),
+            ));
+        }
+        let gap = Gap { lane: ready.lane, first: ready.from, next, reason };
+        if lane.until.is_none() {
+            let range = Range { first: ready.from, end: next };
+            let forgotten =
+                self.attempt.moves.gap(lane.before(&self.positions), range, reason).map_err(|error| not_deferred(lane, error))?;
+            let forgotten = forgotten.into_iter().map(|range| Gap { first: range.first, next: range.end, ..gap });
+            self.attempt.gaps.extend(forgotten);
+        }
+        let told = if reason == GapReason::Deferred { &mut self.attempt.deferrals } else { &mut self.attempt.gaps };
+        told.push(gap);
+        self.move_lane(lane, share, next);
         self.pacer.add(GAP_EVENT_BYTES);
-        if goes_back { Filled::Last(next) } else { Filled::Until(next) }
+        Ok(if goes_back { Filled::Last(next) } else { Filled::Until(next) })
     }
 
     fn fill_records(
@@ -164,9 +193,14 @@ impl Writer {
         }
     }
 
-    fn move_lane(&mut self, share: usize, next: NextOffset) {
-        if let Some(lane) = self.attempt.lanes.get_mut(share) {
-            lane.next = next;
+    fn move_lane(&mut self, lane: &LaneState, share: usize, next: NextOffset) {
+        if let Some(share) = self.attempt.lanes.get_mut(share) {
+            share.next = next;
+        }
+        let before = lane.before(&self.positions);
+        match lane.until {
+            None => self.attempt.moves.own(before, next),
+            Some(until) => self.attempt.moves.late(before, until, next),
         }
     }
 
@@ -185,6 +219,14 @@ impl Writer {
         }
         self.reports = reports;
     }
+}
+
+fn not_deferred(lane: &LaneState, error: deferred::Error) -> End {
+    let code = match error {
+        deferred::Error::TooMany => CloseCode::LimitExceeded,
+        deferred::Error::Disorder(_) => CloseCode::ProtocolViolation,
+    };
+    End::new(code, format!("what the agent defers of {}: {error}", lane.source))
 }
 
 fn invalid(lane: Lane, error: &DecodeError) -> End {

@@ -8,9 +8,9 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 use rdkafka::error::RDKafkaErrorCode;
 use spillway_collector_core::gaps::GapEvent;
-use spillway_proto::Partition;
 use spillway_proto::frame::GapReason;
 use spillway_proto::message::HoldReason;
+use spillway_proto::{Partition, TopicPartition};
 
 use super::attempt::{Attempt, Gap, LaneShare};
 use super::failure::Failure;
@@ -58,6 +58,11 @@ impl Writer {
 
     /// Tells of the gaps whose transaction was committed.
     pub(super) fn log_gaps(&self) {
+        for Gap { lane, first, next, .. } in &self.attempt.deferrals {
+            if let Some(TopicPartition { topic, partition }) = self.lanes.get(lane).map(|lane| &lane.source) {
+                tracing::info!(event = "deferred", site = %self.site, %topic, %partition, %first, %next, "offsets of the source come later: live-first");
+            }
+        }
         for gap in &self.attempt.gaps {
             let Some(lane) = self.lanes.get(&gap.lane) else {
                 continue;
@@ -96,7 +101,7 @@ impl Writer {
     fn hold_at_gap(&mut self, share: &LaneShare, code: RDKafkaErrorCode) {
         if let Some(source) = self.lanes.get(&share.lane).map(|lane| lane.source.clone()) {
             let (lane, next, reason) = (share.lane, share.first, HoldReason::TopicRefused);
-            self.refuse(Refusal { lane, next, source, remote: gaps_name(), reason, code, offset: None });
+            self.refuse(Refusal { lane, next, source, remote: gaps_name(), reason, code, offset: None, detail: None });
         }
     }
 }

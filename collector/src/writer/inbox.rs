@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use spillway_collector_core::sequencer::Ready;
-use spillway_proto::{Lane, TopicId, TopicName, TopicPartition};
+use spillway_proto::{Lane, NextOffset, TopicId, TopicName, TopicPartition};
 
 use crate::custody::HeldFrame;
 
@@ -36,6 +36,8 @@ pub struct OpenLane {
     pub topic_id: TopicId,
     /// Partitions of the source topic.
     pub partition_count: u32,
+    /// Of a late lane: where its range ends.
+    pub until: Option<NextOffset>,
     /// The topic at the centre.
     pub remote: TopicName,
     /// The lane that had the partition before in this session, if any.

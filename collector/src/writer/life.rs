@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use spillway_collector_core::progress::Positions;
 use spillway_proto::CloseCode;
 
 use super::inbox::Ending;
 use super::open::{self, OpenError, Opened};
 use super::{End, PAUSE, Writer};
-use crate::centre::tail::Positions;
 
 impl Writer {
     /// Begins a transaction where none is open; makes the producer anew where it was closed.

@@ -23,11 +23,13 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::RDKafkaErrorCode;
 use spillway_collector_core::backlog::Backlog;
+use spillway_collector_core::progress::{Before, Positions};
 use spillway_collector_core::refusal::Refusals;
 use spillway_collector_core::syncs::{SyncSlot, Syncs};
 use spillway_collector_core::transaction::Pacer;
 use spillway_proto::compress::Decompressor;
-use spillway_proto::message::{HoldReason, ResumePoint};
+use spillway_proto::deferred::Deferred;
+use spillway_proto::message::{self, HoldReason, ResumePoint};
 use spillway_proto::{CloseCode, Lane, NextOffset, SiteName, TopicId, TopicName, TopicPartition};
 use tokio::sync::mpsc;
 
@@ -36,7 +38,7 @@ use self::inbox::{Command, Ending, Inbox, OpenLane};
 use self::trouble::Trouble;
 use crate::centre::Centre;
 use crate::centre::producer::{BATCH_BYTES, Report, SiteProducer};
-use crate::centre::tail::{Marker, Positions};
+use crate::centre::tail::Marker;
 use crate::custody::{Custody, HeldFrame};
 
 pub mod attempt;
@@ -67,6 +69,10 @@ pub enum Event {
         lane: Lane,
         /// Where it goes on.
         resume: ResumePoint,
+        /// Of a late lane: where its range ends.
+        until: Option<NextOffset>,
+        /// What else is to come of the partition of an own lane.
+        deferred: Deferred,
     },
     /// Committed, per lane.
     Acked(Vec<(Lane, NextOffset)>),
@@ -93,6 +99,8 @@ pub struct Refusal {
     pub code: RDKafkaErrorCode,
     /// The record that is refused, where it is one.
     pub offset: Option<u64>,
+    /// For people, where the topic's settings say nothing about it.
+    pub detail: Option<String>,
 }
 
 /// Why a writer has ended: how its session is closed, with a text for the log and the peer.
@@ -115,13 +123,13 @@ impl End {
     }
 }
 
-/// Starts the writer of a session's site.
+/// Starts the writer of a session's site; the session speaks this version of the protocol.
 ///
 /// # Errors
 /// When the system gives no thread.
 pub fn start(
     centre: Arc<Centre>,
-    site: SiteName,
+    (site, version): (SiteName, u8),
     inbox: Arc<Inbox>,
     custody: Arc<Custody>,
     press_bytes: usize,
@@ -135,6 +143,7 @@ pub fn start(
         let mut writer = Writer {
             centre,
             site,
+            knows_deferred: version >= message::DEFERRED_SINCE,
             inbox,
             custody,
             press_bytes,
@@ -173,6 +182,8 @@ enum Never {}
 struct Writer {
     centre: Arc<Centre>,
     site: SiteName,
+    /// The agent knows what deferred ranges are.
+    knows_deferred: bool,
     inbox: Arc<Inbox>,
     custody: Arc<Custody>,
     /// Commit early when the session holds so many frame bytes: the agent's window is filling.
@@ -207,7 +218,18 @@ struct LaneState {
     remote: TopicName,
     partition: i32,
     partition_count: u32,
-    sync_slot: SyncSlot,
+    /// Of a late lane: where its range ends.
+    until: Option<NextOffset>,
+    /// `None` for a late lane. Its records stand at the centre behind younger ones: a consumer group that was translated by a sync between them would go on
+    /// behind live records that it has not read. Without such a sync it goes back to before them, and reads some again.
+    sync_slot: Option<SyncSlot>,
+}
+
+impl LaneState {
+    /// The lane's partition, before the open transaction.
+    fn before<'a>(&'a self, positions: &'a Positions) -> Before<'a> {
+        Before { source: &self.source, topic_id: self.topic_id, position: positions.get(&self.source) }
+    }
 }
 
 impl Writer {
@@ -302,24 +324,46 @@ impl Writer {
             if let Some(old) = open.replaces {
                 self.drop_lane(old);
             }
-            let resume = match self.positions.get(&open.source) {
+            let position = self.positions.get(&open.source);
+            let deferred = position.map_or_else(Deferred::new, |position| position.deferred.clone());
+            if !deferred.is_empty() && !self.knows_deferred {
+                self.refuse_older(open);
+                continue;
+            }
+            let resume = match position {
+                // All of a range that is not there has come.
+                Some(_) | None if open.until.is_some() => {
+                    let range = open.until.and_then(|until| deferred.range(until));
+                    ResumePoint::At(range.map(|range| range.first).or(open.until).unwrap_or(NextOffset::ZERO))
+                }
                 None => ResumePoint::Fresh,
                 Some(at) if at.topic_id.is_other_incarnation(open.topic_id) => {
                     ResumePoint::Recreated { previous: at.topic_id, next: at.next }
                 }
                 Some(at) => ResumePoint::At(at.next),
             };
-            let sync_slot = self.syncs.slot(&open.source);
+            let sync_slot = open.until.is_none().then(|| self.syncs.slot(&open.source));
             let partition = open.source.partition.to_kafka();
             if let Some(producer) = &mut self.producer {
                 producer.expect_partitions(&open.remote, open.partition_count);
             }
-            let OpenLane { source, topic_id, remote, partition_count, .. } = open;
-            let state = LaneState { source, topic_id, remote, partition, partition_count, sync_slot };
+            let OpenLane { source, topic_id, remote, partition_count, until, .. } = open;
+            let state = LaneState { source, topic_id, remote, partition, partition_count, until, sync_slot };
             self.lanes.insert(open.lane, state);
-            self.send(Event::Resumed { lane: open.lane, resume });
+            self.send(Event::Resumed { lane: open.lane, resume, until, deferred });
         }
         Ok(())
+    }
+
+    /// To an agent that does not know them, the deferred offsets would look as if they were there: it would drop them from its spill.
+    fn refuse_older(&mut self, open: OpenLane) {
+        let OpenLane { lane, source, remote, .. } = open;
+        let detail = format!(
+            "the site has deferred records of {source} (order = \"live-first\"), which its agent has in its spill and its version does not know: \
+             upgrade the agent"
+        );
+        let (next, reason, code) = (NextOffset::ZERO, HoldReason::TopicRefused, RDKafkaErrorCode::NoError);
+        self.refuse(Refusal { lane, next, source, remote, reason, code, offset: None, detail: Some(detail) });
     }
 
     fn drop_lane(&mut self, lane: Lane) {

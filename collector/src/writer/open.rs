@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use spillway_collector_core::progress::Positions;
 use spillway_proto::progress::{self, ProgressKey, SessionMarker};
 use spillway_proto::{SiteName, TopicName};
 use tokio::sync::OwnedSemaphorePermit;
@@ -16,7 +17,7 @@ use super::inbox::{Ending, Inbox};
 use crate::centre::Centre;
 use crate::centre::native::Outgoing;
 use crate::centre::producer::{ProducerSettings, SiteProducer, TransactionError};
-use crate::centre::tail::{self, Marker, Positions};
+use crate::centre::tail::{self, Marker};
 
 /// How long the marker may take from its commit to our reading of it.
 const MARKER_TIMEOUT: Duration = Duration::from_secs(10);

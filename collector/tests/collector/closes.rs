@@ -92,10 +92,10 @@ async fn too_many_connections_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_without_overlap_are_refused() {
     let (folder, _centre, collector) = bench("").await;
-    let newer = Hello { min_version: 3, max_version: 9, ..hello() };
+    let newer = Hello { min_version: 4, max_version: 9, ..hello() };
     assert_eq!(TestAgent::try_connect(&folder, "a", collector.address, newer).await.err(), Some(CloseCode::VersionUnsupported));
     let wider = Hello { min_version: 1, max_version: 9, ..hello() };
-    assert_eq!(TestAgent::try_connect(&folder, "a", collector.address, wider).await.unwrap().welcome.version, 2);
+    assert_eq!(TestAgent::try_connect(&folder, "a", collector.address, wider).await.unwrap().welcome.version, 3);
     assert_eq!(TestAgent::try_connect(&folder, "a", collector.address, hello()).await.unwrap().welcome.version, 1);
     collector.stop().await;
 }

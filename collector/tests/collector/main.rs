@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod closes;
+mod deferred;
 mod dictionaries;
 mod gaps;
 mod hostile;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use spillway_proto::deferred::Deferred;
 use spillway_proto::frame::EncodedFrame;
 use spillway_proto::message::{CollectorMessage, HoldReason, ResumePoint};
 use spillway_proto::progress::{self, Position, ProgressKey};
@@ -181,7 +182,7 @@ fn fill_progress(bootstrap: &str, prefix: &str) {
             let topic = format!("topic-{}", source / 20).parse().unwrap();
             let source = TopicPartition { topic, partition: Partition::new(source % 20).unwrap() };
             let key = ProgressKey::Position { site: site.clone(), source }.encode();
-            let value = Position { topic_id: TOPIC_ID, next: next(17) }.encode();
+            let value = Position { topic_id: TOPIC_ID, next: next(17), deferred: Deferred::new() }.encode();
             while producer.send(BaseRecord::to(progress::TOPIC).partition(partition).key(&key).payload(&value)).is_err() {
                 producer.poll(Duration::from_millis(10));
             }

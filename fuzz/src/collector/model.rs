@@ -10,6 +10,8 @@ use spillway_proto::{Lane, NextOffset};
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     lanes: BTreeMap<Lane, Option<Place>>,
+    /// Where the ranges of late lanes end.
+    until: BTreeMap<Lane, NextOffset>,
     used: BTreeSet<Lane>,
     frames: BTreeSet<u64>,
 }
@@ -32,7 +34,8 @@ impl Model {
         new
     }
 
-    pub(crate) fn resumed(&mut self, lane: Lane, point: ResumePoint) {
+    pub(crate) fn resumed(&mut self, lane: Lane, point: ResumePoint, until: Option<NextOffset>) {
+        self.until.extend(until.map(|until| (lane, until)));
         if let Some(place) = self.lanes.get_mut(&lane) {
             *place = Some(match point {
                 ResumePoint::Fresh => Place::BeforeStart,
@@ -73,6 +76,13 @@ impl Model {
         assert_eq!(section.lane, lane);
         let place = self.lanes.get_mut(&lane).expect("a section of a lane that was retired or never announced").as_mut();
         let place = place.expect("a section of a lane that was not resumed");
+        if let Some(until) = self.until.get(&lane) {
+            assert!(section.kind.next() <= *until, "lane {lane} goes beyond its range");
+            if let SectionKind::Gap { first, next, reason } = section.kind {
+                let begins = matches!(reason, GapReason::Truncated | GapReason::TopicRecreated | GapReason::Deferred);
+                assert!(!begins && first <= next, "lane {lane} is late and begins anew");
+            }
+        }
         match (*place, section.kind) {
             (Place::BeforeStart, SectionKind::Start { next }) => assert_eq!(from, next),
             (Place::BeforeGap(at), SectionKind::Gap { first, reason: GapReason::TopicRecreated, .. }) => {

@@ -135,6 +135,13 @@ impl World {
         // The writer answers each announcement once.
         if self.model.is_waiting(lane) {
             let point = match point {
+                Point::Late(at, span) => {
+                    let (at, until) = (next(u64::from(at)), next(u64::from(at) + u64::from(span)));
+                    self.sent.insert(lane, at.value());
+                    self.sequencer.resume_late(lane, at, until);
+                    self.model.resumed(lane, ResumePoint::At(at), Some(until));
+                    return true;
+                }
                 Point::Fresh => ResumePoint::Fresh,
                 Point::At(at) => ResumePoint::At(next(u64::from(at))),
                 Point::Recreated(at) => ResumePoint::Recreated { previous: TopicId([9; 16]), next: next(u64::from(at)) },
@@ -143,7 +150,7 @@ impl World {
                 self.sent.insert(lane, at.value());
             }
             self.sequencer.resume(lane, point);
-            self.model.resumed(lane, point);
+            self.model.resumed(lane, point, None);
         }
         true
     }

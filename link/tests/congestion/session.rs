@@ -233,7 +233,7 @@ fn read(connection: &mut Connection, stream: StreamId, mut take: impl FnMut(&[u8
 fn open(lane: u32) -> AgentMessage {
     let topic = TopicName::parse("telemetry.line-3").unwrap();
     let source = TopicPartition { topic, partition: Partition::new(lane).unwrap() };
-    AgentMessage::Open(OpenLane { lane: Lane(lane), source, topic_id: TopicId([7; 16]), partition_count: 64 })
+    AgentMessage::Open(OpenLane { lane: Lane(lane), source, topic_id: TopicId([7; 16]), partition_count: 64, until: None })
 }
 
 /// As after some weeks.

@@ -6,8 +6,9 @@ use super::settings::{put_report, report};
 use super::{SettingsReport, framed, lane, unknown};
 use crate::codec::{DecodeError, Reader, put_text, put_varint};
 use crate::dictionary::Dictionary;
+use crate::frame::next_offset;
 use crate::limits;
-use crate::types::{Lane, Partition, TopicId, TopicName, TopicPartition};
+use crate::types::{Lane, NextOffset, Partition, TopicId, TopicName, TopicPartition};
 
 /// What the agent says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub struct OpenLane {
     pub topic_id: TopicId,
     /// How many partitions the topic has at the source.
     pub partition_count: u32,
+    /// `None`: the partition's own lane. Else a late lane, for the [deferred](crate::deferred) range that ends here; only in a session of version 3.
+    pub until: Option<NextOffset>,
 }
 
 impl AgentMessage {
@@ -61,12 +64,15 @@ impl AgentMessage {
                 put_text(out, &hello.software, limits::MAX_TEXT);
             }
             Self::Open(open) => {
-                out.push(OPEN);
+                out.push(if open.until.is_some() { OPEN_LATE } else { OPEN });
                 put_varint(out, u64::from(open.lane.0));
                 put_text(out, open.source.topic.as_str(), limits::MAX_TOPIC_NAME);
                 out.extend_from_slice(&open.topic_id.0);
                 put_varint(out, u64::from(open.source.partition.index()));
                 put_varint(out, u64::from(open.partition_count));
+                if let Some(until) = open.until {
+                    put_varint(out, until.value());
+                }
             }
             Self::CloseLane(lane) => {
                 out.push(CLOSE_LANE);
@@ -98,6 +104,10 @@ impl AgentMessage {
                 software: reader.text(limits::MAX_TEXT, "software")?.to_owned(),
             }),
             OPEN => Self::Open(open_lane(&mut reader)?),
+            OPEN_LATE => {
+                let open = open_lane(&mut reader)?;
+                Self::Open(OpenLane { until: Some(next_offset(&mut reader, "until")?), ..open })
+            }
             CLOSE_LANE => Self::CloseLane(lane(&mut reader)?),
             FLUSH => Self::Flush,
             SETTINGS_REPORT => Self::SettingsReport(report(&mut reader)?),
@@ -116,6 +126,7 @@ const HELLO: u8 = 0x01;
 const OPEN: u8 = 0x02;
 const CLOSE_LANE: u8 = 0x03;
 const FLUSH: u8 = 0x04;
+const OPEN_LATE: u8 = 0x05;
 const SETTINGS_REPORT: u8 = 0x41;
 const DICTIONARY: u8 = 0x42;
 
@@ -131,5 +142,5 @@ fn open_lane(reader: &mut Reader<'_>) -> Result<OpenLane, DecodeError> {
         return Err(DecodeError::Mismatch { what: "partition and count", left: index, right: u64::from(partition_count) });
     }
     let partition = Partition::new(index as u32).ok_or(DecodeError::Range { what: "partition", value: index, limit })?;
-    Ok(OpenLane { lane, source: TopicPartition { topic, partition }, topic_id, partition_count })
+    Ok(OpenLane { lane, source: TopicPartition { topic, partition }, topic_id, partition_count, until: None })
 }

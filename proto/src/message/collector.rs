@@ -3,6 +3,7 @@
 use super::settings::{put_settings, settings};
 use super::{Settings, framed, lane, unknown};
 use crate::codec::{DecodeError, Reader, put_text, put_varint};
+use crate::deferred::Deferred;
 use crate::dictionary::DictionaryId;
 use crate::frame::next_offset;
 use crate::limits;
@@ -19,6 +20,14 @@ pub enum CollectorMessage {
         lane: Lane,
         /// Its position at the centre.
         resume: ResumePoint,
+    },
+    /// The deferred ranges of a lane's partition; comes before the resume of a partition's own lane, where there are any. Only in a session of
+    /// version 3.
+    Deferred {
+        /// The lane.
+        lane: Lane,
+        /// What is still to come on late lanes.
+        deferred: Deferred,
     },
     /// Committed at the centre, per lane: everything below the next offset.
     Ack(Vec<(Lane, NextOffset)>),
@@ -144,6 +153,11 @@ impl CollectorMessage {
                 put_varint(out, u64::from(lane.0));
                 put_resume(out, resume);
             }
+            Self::Deferred { lane, deferred } => {
+                out.push(DEFERRED);
+                put_varint(out, u64::from(lane.0));
+                deferred.put(out);
+            }
             Self::Ack(acks) => {
                 out.push(ACK);
                 put_varint(out, acks.len() as u64);
@@ -193,6 +207,7 @@ impl CollectorMessage {
                 max_in_flight_bytes: reader.varint("bytes in flight")?,
             }),
             RESUME => Self::Resume { lane: lane(&mut reader)?, resume: resume_point(&mut reader)? },
+            DEFERRED => Self::Deferred { lane: lane(&mut reader)?, deferred: Deferred::read(&mut reader)? },
             ACK => Self::Ack(acks(&mut reader)?),
             HOLD => Self::Hold(Hold {
                 lane: lane(&mut reader)?,
@@ -216,6 +231,7 @@ const RESUME: u8 = 0x82;
 const ACK: u8 = 0x83;
 const HOLD: u8 = 0x84;
 const RETRY: u8 = 0x85;
+const DEFERRED: u8 = 0x86;
 const SETTINGS: u8 = 0xc1;
 const SETTINGS_SEEN: u8 = 0xc2;
 const WANT_DICTIONARY: u8 = 0xc3;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use spillway_link::{Identity, IdentityFiles, Role};
+use spillway_proto::deferred::Deferred;
 use spillway_proto::progress::{self, Position, ProgressKey, partition_of};
 use spillway_proto::{NextOffset, Partition, SiteName, TopicName, TopicPartition};
 
@@ -212,7 +213,7 @@ fn fill_progress(centre: &Client, options: &FleetOptions) -> Result<()> {
             let source = TopicPartition { topic, partition: Partition::new(index % 10).context("no such partition")? };
             let next = NextOffset::new(u64::from(index) * 1000).context("no such offset")?;
             let key = ProgressKey::Position { site: site.clone(), source }.encode();
-            let value = Position { topic_id: TOPIC_ID, next }.encode();
+            let value = Position { topic_id: TOPIC_ID, next, deferred: Deferred::new() }.encode();
             producer.send(progress::TOPIC, partition, &NewRecord { key: Some(key), value: Some(value), ..NewRecord::default() })?;
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use spillway_lab::client::{Client, NewRecord};
 use spillway_lab::kafka_cluster::{KafkaCluster, KafkaOptions};
+use spillway_proto::deferred::Deferred;
 use spillway_proto::progress::{self, Position, ProgressKey, partition_of};
 use spillway_proto::{NextOffset, Partition, SiteName, TopicId, TopicName, TopicPartition};
 
@@ -58,7 +59,11 @@ fn fill(centre: &Client) {
         for number in 0..PARTITIONS {
             let topic = TopicName::parse(&format!("telemetry-{}", number / 10)).unwrap();
             let source = TopicPartition { topic, partition: Partition::new(number % 10).unwrap() };
-            let position = Position { topic_id: TopicId([7; 16]), next: NextOffset::new(u64::from(number) * 1_000).unwrap() };
+            let position = Position {
+                topic_id: TopicId([7; 16]),
+                next: NextOffset::new(u64::from(number) * 1_000).unwrap(),
+                deferred: Deferred::new(),
+            };
             let key = ProgressKey::Position { site: site.clone(), source };
             let record = NewRecord { key: Some(key.encode()), value: Some(position.encode()), ..NewRecord::default() };
             producer.send(progress::TOPIC, partition, &record).unwrap();

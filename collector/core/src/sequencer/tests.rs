@@ -259,3 +259,92 @@ fn shuffle(order: &mut [usize], seed: u64) {
         order.swap(index, (state >> 33) as usize % (index + 1));
     }
 }
+
+fn late(at_: u64, until: u64) -> Sequencer<TestFrame> {
+    let mut sequencer = Sequencer::new(PLENTY);
+    sequencer.announce(LANE).unwrap();
+    sequencer.resume_late(LANE, at(at_), at(until));
+    sequencer
+}
+
+#[test]
+fn a_lane_goes_over_what_is_deferred_and_a_late_lane_brings_it() {
+    let deferral = frame(|frame| frame.gap(LANE, at(5), at(9), GapReason::Deferred));
+    let mut own = sequencer(ResumePoint::At(at(5)));
+    assert_eq!(arrive(&mut own, 1, &data(9, 11)).unwrap(), Vec::<String>::new());
+    assert_eq!(arrive(&mut own, 0, &deferral).unwrap(), ["[9]", "9", "10"]);
+    assert_eq!(arrive(&mut own, 2, &deferral).unwrap(), Vec::<String>::new(), "sent again");
+    let back = frame(|frame| frame.gap(LANE, at(11), at(9), GapReason::Deferred));
+    assert!(matches!(arrive(&mut own, 3, &back), Err(Violation::GapBackwards { .. })));
+
+    let mut late = late(5, 9);
+    assert_eq!(arrive(&mut late, 2, &frame(|frame| frame.gap(LANE, at(7), at(9), GapReason::Damaged))).unwrap(), Vec::<String>::new());
+    assert_eq!(arrive(&mut late, 0, &data(4, 6)).unwrap(), ["5"], "what is there is dropped");
+    assert_eq!(arrive(&mut late, 1, &data(6, 7)).unwrap(), ["6", "[9]"]);
+    assert_eq!(arrive(&mut late, 3, &data(8, 9)).unwrap(), Vec::<String>::new(), "below the range's beginning");
+}
+
+#[test]
+fn a_late_lane_stays_within_its_range_and_has_no_hole() {
+    let hole = Violation::Hole { lane: LANE, expected: Some(at(5)), first: at(6) };
+    assert_eq!(arrive(&mut late(5, 9), 0, &data(6, 7)), Err(hole));
+    let beyond = Violation::LateBeyond { lane: LANE, end: at(9), next: at(10) };
+    assert_eq!(arrive(&mut late(5, 9), 0, &data(5, 10)), Err(beyond));
+    assert_eq!(arrive(&mut late(9, 9), 0, &data(5, 9)).unwrap(), Vec::<String>::new(), "all of it is there");
+    assert_eq!(beyond.close_code(), CloseCode::ProtocolViolation);
+    for wrong in [
+        frame(|frame| frame.start(LANE, at(5))),
+        frame(|frame| frame.gap(LANE, at(5), at(7), GapReason::Deferred)),
+        frame(|frame| frame.gap(LANE, at(5), at(0), GapReason::TopicRecreated)),
+        frame(|frame| frame.gap(LANE, at(5), at(4), GapReason::Truncated)),
+    ] {
+        assert_eq!(arrive(&mut late(5, 9), 0, &wrong), Err(Violation::LateBegins(LANE)));
+    }
+}
+
+proptest! {
+    /// Live records and deferred ones on their own lanes, frames in any order, sessions that end: each lane's offsets come once, in order.
+    #[test]
+    fn two_lanes_of_a_partition_do_not_mix(
+        cuts in prop::collection::vec(1u64..5, 1..12), order in prop::collection::vec(any::<prop::sample::Index>(), 24), ends in 0usize..12,
+    ) {
+        let (own_lane, late_lane) = (Lane(1), Lane(2));
+        let until = 40;
+        let mut frames = vec![frame(|frame| frame.gap(own_lane, at(0), at(until), GapReason::Deferred))];
+        let (mut own_end, mut late_end) = (until, 0);
+        for cut in &cuts {
+            let late_next = (late_end + cut).min(until);
+            frames.push(frame(|frame| {
+                frame.data(own_lane, run(own_end, own_end + cut));
+                frame.data(late_lane, run(late_end, late_next));
+            }));
+            (own_end, late_end) = (own_end + cut, late_next);
+        }
+        let (mut own, mut late) = (Vec::new(), Vec::new());
+        let (mut own_at, mut late_at) = (0, 0);
+        for (session, most) in [(0, ends), (1, usize::MAX)] {
+            let mut sequencer = Sequencer::new(PLENTY);
+            sequencer.announce(own_lane).unwrap();
+            sequencer.announce(late_lane).unwrap();
+            sequencer.resume(own_lane, ResumePoint::At(at(own_at)));
+            sequencer.resume_late(late_lane, at(late_at), at(until));
+            let mut left: Vec<_> = frames.iter().cloned().enumerate().collect();
+            for index in order.iter().cycle().take(frames.len().min(most)) {
+                let (seq, frame) = left.swap_remove(index.index(left.len()));
+                let mut ready = Vec::new();
+                sequencer.arrive(FrameSeq(seq as u64), &frame, &mut ready).unwrap();
+                for ready in ready {
+                    let (offsets, at) = if ready.lane == own_lane { (&mut own, &mut own_at) } else { (&mut late, &mut late_at) };
+                    let kind = ready.frame.0.sections()[ready.section].kind;
+                    prop_assert_eq!(ready.from.value(), *at, "session {}", session);
+                    if matches!(kind, SectionKind::Data { .. }) {
+                        offsets.extend(ready.from.value()..kind.next().value());
+                    }
+                    *at = kind.next().value();
+                }
+            }
+        }
+        prop_assert_eq!(own, (until..own_end).collect::<Vec<_>>());
+        prop_assert_eq!(late, (0..late_end).collect::<Vec<_>>());
+    }
+}

@@ -23,6 +23,8 @@ pub(crate) struct TestAgent {
     pub(crate) seq: u64,
     /// Acknowledged positions.
     pub(crate) acked: HashMap<Lane, u64>,
+    /// What was told to be still to come, by lane.
+    pub(crate) deferred: HashMap<Lane, Vec<(u64, u64)>>,
     _client: LinkClient,
 }
 
@@ -38,7 +40,7 @@ pub(crate) const TOPIC_ID: TopicId = TopicId([7; 16]);
 
 pub(crate) fn open_lane(lane: u32, topic: &str, partition: u32, count: u32) -> OpenLane {
     let source = TopicPartition { topic: topic.parse().unwrap(), partition: Partition::new(partition).unwrap() };
-    OpenLane { lane: Lane(lane), source, topic_id: TOPIC_ID, partition_count: count }
+    OpenLane { lane: Lane(lane), source, topic_id: TOPIC_ID, partition_count: count, until: None }
 }
 
 /// Records `first..end` of a lane, each with its offset as value.
@@ -95,7 +97,18 @@ impl TestAgent {
         let _refused = send.write_all(&bytes).await;
         let welcome = Welcome { version: 0, software: String::new(), max_frame_raw_bytes: 0, max_in_flight_bytes: 0 };
         let (buffer, messages) = (MessageBuffer::default(), VecDeque::new());
-        let mut agent = Self { connection, send, recv, buffer, messages, welcome, seq: 0, acked: HashMap::new(), _client: client };
+        let mut agent = Self {
+            connection,
+            send,
+            recv,
+            buffer,
+            messages,
+            welcome,
+            seq: 0,
+            acked: HashMap::new(),
+            deferred: HashMap::new(),
+            _client: client,
+        };
         match agent.message().await? {
             CollectorMessage::Welcome(welcome) => agent.welcome = welcome,
             other => panic!("no welcome but {other:?}"),
@@ -116,6 +129,10 @@ impl TestAgent {
         loop {
             match self.message().await.unwrap() {
                 CollectorMessage::Resume { lane: found, resume } if found == lane => return resume,
+                CollectorMessage::Deferred { lane, deferred } => {
+                    let ranges = deferred.iter().map(|range| (range.first.value(), range.end.value())).collect();
+                    self.deferred.insert(lane, ranges);
+                }
                 CollectorMessage::Ack(_) => {}
                 other => panic!("no resume but {other:?}"),
             }

@@ -122,6 +122,7 @@ impl<'b> Session<'b> {
                 CollectorMessage::Hold(hold) => bail!("held: {}", hold.detail),
                 // Its frames name no dictionary.
                 CollectorMessage::Retry(_)
+                | CollectorMessage::Deferred { .. }
                 | CollectorMessage::Settings(_)
                 | CollectorMessage::SettingsSeen(_)
                 | CollectorMessage::WantDictionary(_)
@@ -164,7 +165,7 @@ impl<'b> Session<'b> {
 
     async fn announce(&mut self) -> Result<()> {
         let source = TopicPartition { topic: TopicName::parse(TOPIC)?, partition: Partition::FIRST };
-        self.say(&AgentMessage::Open(OpenLane { lane: LANE, source, topic_id: TOPIC_ID, partition_count: 1 })).await
+        self.say(&AgentMessage::Open(OpenLane { lane: LANE, source, topic_id: TOPIC_ID, partition_count: 1, until: None })).await
     }
 
     async fn resume(&mut self, resume: ResumePoint) -> Result<()> {
