@@ -155,7 +155,8 @@ fn what_differs(rule: &TopicRule) -> String {
     let weight = rule.weight.map(|weight| format!("weight {weight}"));
     let rate_max = rule.rate_max.map(|rate| format!("{rate} at most"));
     let ttl = rule.ttl.map(|ttl| format!("not sent when older than {ttl:?}"));
-    [class, weight, rate_max, ttl, start, on_gap, when_full].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    let order = rule.order.map(|order| order.as_str().to_owned());
+    [class, weight, rate_max, ttl, order, start, on_gap, when_full].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// Where it is, how large at most, and what happens then. Reads the key, if there is one, and writes nothing.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use spillway_agent_core::schedule::{Flow, FlowSpec, TopicClass};
+use spillway_agent_core::schedule::{Flow, FlowSpec, Order, TopicClass};
 use spillway_agent_core::ttl::TimeToLive;
 use spillway_config::{AgentConfig, FlowConfig, WhenFull};
 use spillway_spill::Class;
@@ -45,6 +45,14 @@ fn spec(flow: &FlowConfig) -> FlowSpec {
         weight: flow.weight,
         rate_max: flow.rate_max.map(|rate| rate.bytes_per_second()),
         ttl: flow.ttl.map(TimeToLive::new),
+        order: order(flow.order),
+    }
+}
+
+fn order(order: spillway_config::Order) -> Order {
+    match order {
+        spillway_config::Order::Fifo => Order::Fifo,
+        spillway_config::Order::LiveFirst => Order::LiveFirst,
     }
 }
 
@@ -77,7 +85,8 @@ mod tests {
 
     #[test]
     fn each_flow_has_a_class_of_its_own_in_the_spill() {
-        let flow = |class, when_full| FlowConfig { class, weight: 1, rate_max: None, when_full, ttl: None };
+        let flow =
+            |class, when_full| FlowConfig { class, weight: 1, rate_max: None, when_full, ttl: None, order: spillway_config::Order::Fifo };
         let (block, oldest) = (WhenFull::Block, WhenFull::DropOldest);
         let flows = [flow(2, block), flow(0, block), flow(2, block), flow(2, oldest), flow(2, block)];
         let classes = spill_classes(&flows);

@@ -194,8 +194,7 @@ async fn hello(connection: &Connection) -> Result<Opened, Broken> {
     let (mut send, mut receive) = connection.open_bi().await.map_err(|_| Broken::Connection)?;
     // Above every frame.
     send.set_priority(i32::MAX).map_err(|_| Broken::Connection)?;
-    // This agent does not defer, and would not bring what another one has deferred.
-    let hello = Hello { min_version: message::MIN_VERSION, max_version: message::DEFERRED_SINCE - 1, software: VERSION.to_owned() };
+    let hello = Hello { min_version: message::MIN_VERSION, max_version: message::VERSION, software: VERSION.to_owned() };
     let mut bytes = Vec::new();
     AgentMessage::Hello(hello).encode(&mut bytes);
     send.write_all(&bytes).await.map_err(|_| Broken::Connection)?;

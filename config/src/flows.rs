@@ -4,7 +4,7 @@ use std::time::Duration;
 use crate::parse::Flaw;
 use crate::reader::{Reported, Table};
 use crate::units::{BitRate, ByteSize};
-use crate::{AgentConfig, MEMORY_LEAST_WITH_SPILL, SpillConfig, TopicRule, TopicsConfig, WhenFull};
+use crate::{AgentConfig, MEMORY_LEAST_WITH_SPILL, Order, SpillConfig, TopicRule, TopicsConfig, WhenFull};
 
 /// How urgent the topics without a rule are.
 const CLASS_DEFAULT: u8 = 2;
@@ -18,7 +18,7 @@ const MEMORY_PER_FLOW: ByteSize = ByteSize::from_mib(4);
 /// So many flows fit into [`MEMORY_LEAST_WITH_SPILL`].
 const FLOWS_WITHIN_LEAST: usize = 3;
 
-/// Topics that are sent alike: with the same class, `when_full` and `ttl`, and without a weight or a rate of their own; or those of one rule that has one.
+/// Topics that are sent alike: with the same class, `when_full`, `ttl` and `order`, and without a weight or a rate of their own; or those of one rule that has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowConfig {
     /// 0 (alarms, before everything else) to 3 (bulk).
@@ -31,10 +31,12 @@ pub struct FlowConfig {
     pub when_full: WhenFull,
     /// How long records are worth sending.
     pub ttl: Option<Duration>,
+    /// In which order they go after an outage.
+    pub order: Order,
 }
 
-/// What tells flows apart: class, `when_full`, `ttl`, and the rule where it has a weight or a rate.
-type Key = (u8, WhenFull, Option<Duration>, Option<usize>);
+/// What tells flows apart: class, `when_full`, `ttl`, `order`, and the rule where it has a weight or a rate.
+type Key = (u8, WhenFull, Option<Duration>, Order, Option<usize>);
 
 impl AgentConfig {
     /// All flows. The first one is that of topics without a rule. At most 16.
@@ -61,7 +63,7 @@ impl AgentConfig {
     }
 
     fn default_key(&self) -> Key {
-        (CLASS_DEFAULT, self.spill.when_full, None, None)
+        (CLASS_DEFAULT, self.spill.when_full, None, Order::Fifo, None)
     }
 
     fn key_of(&self, place: usize, rule: &TopicRule) -> Key {
@@ -70,8 +72,8 @@ impl AgentConfig {
 }
 
 fn numbered_flows(topics: &TopicsConfig, spill: &SpillConfig) -> BTreeMap<Key, (usize, FlowConfig)> {
-    let flow = |(class, when_full, ttl, _): Key| FlowConfig { class, weight: 1, rate_max: None, when_full, ttl };
-    let default = (CLASS_DEFAULT, spill.when_full, None, None);
+    let flow = |(class, when_full, ttl, order, _): Key| FlowConfig { class, weight: 1, rate_max: None, when_full, ttl, order };
+    let default = (CLASS_DEFAULT, spill.when_full, None, Order::Fifo, None);
     let mut flows = BTreeMap::from([(default, (0, flow(default)))]);
     for (place, rule) in topics.rules.iter().enumerate() {
         let (key, number) = (key_of(spill, place, rule), flows.len());
@@ -83,21 +85,27 @@ fn numbered_flows(topics: &TopicsConfig, spill: &SpillConfig) -> BTreeMap<Key, (
 
 fn key_of(spill: &SpillConfig, place: usize, rule: &TopicRule) -> Key {
     let is_own = rule.weight.is_some() || rule.rate_max.is_some();
-    (rule.class.unwrap_or(CLASS_DEFAULT), rule.when_full.unwrap_or(spill.when_full), rule.ttl, is_own.then_some(place))
+    (
+        rule.class.unwrap_or(CLASS_DEFAULT),
+        rule.when_full.unwrap_or(spill.when_full),
+        rule.ttl,
+        rule.order.unwrap_or_default(),
+        is_own.then_some(place),
+    )
 }
 
 /// There are not too many flows. A rule that sets `when_full` to what is the default counts as another one.
 pub(crate) fn check_number(table: &Table<'_>, rules: &[TopicRule]) -> Result<(), Reported> {
     let key = |(place, rule): (usize, &TopicRule)| {
         let is_own = rule.weight.is_some() || rule.rate_max.is_some();
-        (rule.class.unwrap_or(CLASS_DEFAULT), rule.when_full, rule.ttl, is_own.then_some(place))
+        (rule.class.unwrap_or(CLASS_DEFAULT), rule.when_full, rule.ttl, rule.order.unwrap_or_default(), is_own.then_some(place))
     };
-    let flows = rules.iter().enumerate().map(key).chain([(CLASS_DEFAULT, None, None, None)]).collect::<BTreeSet<_>>().len();
+    let flows = rules.iter().enumerate().map(key).chain([(CLASS_DEFAULT, None, None, Order::Fifo, None)]).collect::<BTreeSet<_>>().len();
     if flows <= FLOWS_MAX {
         return Ok(());
     }
     let what = format!(
-        "{flows} different combinations of class, when_full and ttl, and rules with a weight or a rate_max; at most {FLOWS_MAX} are allowed"
+        "{flows} different combinations of class, when_full, ttl and order, and rules with a weight or a rate_max; at most {FLOWS_MAX} are allowed"
     );
     let fix = "let topics share a rule, and give weight or rate_max to those only that need it";
     Err(table.contradiction("rule", Flaw::new(what, fix)))

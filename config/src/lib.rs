@@ -57,4 +57,4 @@ pub use secret::Secret;
 pub use settings::{Count, Profile, SiteSettings};
 pub use site::{SITE_REFERENCE, SiteFile};
 pub use spill::{SpillConfig, WhenFull};
-pub use topics::{OnGap, Pattern, StartFrom, TopicRule, TopicsConfig};
+pub use topics::{OnGap, Order, Pattern, StartFrom, TopicRule, TopicsConfig};

@@ -65,6 +65,18 @@ pub struct TopicRule {
     pub rate_max: Option<BitRate>,
     /// Records that are older than this when they would be sent are not sent. Default `None`: any age. 1 s to 365 d.
     pub ttl: Option<Duration>,
+    /// In which order the topics' records go after an outage. Default first in, first out. Live first has an effect with a spill only.
+    pub order: Option<Order>,
+}
+
+/// In which order a partition's records go after an outage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Order {
+    /// The oldest first.
+    #[default]
+    Fifo,
+    /// What is new first; what the spill holds follows beside it.
+    LiveFirst,
 }
 
 /// Where a partition starts for which the centre holds no progress.
@@ -127,8 +139,24 @@ impl TopicRule {
         let weight = table.optional("weight", parse::integer(1..=WEIGHT_MOST));
         let rate_max = table.optional("rate_max", parse::rate_limit(RATE_LEAST_BITS));
         let ttl = table.optional("ttl", parse::duration(TTL_LEAST..=TTL_MOST));
-        let (class, weight, rate_max, ttl) = (class?, weight?, rate_max?.flatten(), ttl?);
-        Ok(Self { pattern: pattern?, start: start?, on_gap: on_gap?, when_full: when_full?, class, weight, rate_max, ttl })
+        let order = table.optional("order", Order::parse);
+        let (class, weight, rate_max, ttl, order) = (class?, weight?, rate_max?.flatten(), ttl?, order?);
+        Ok(Self { pattern: pattern?, start: start?, on_gap: on_gap?, when_full: when_full?, class, weight, rate_max, ttl, order })
+    }
+}
+
+impl Order {
+    /// The word in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fifo => "fifo",
+            Self::LiveFirst => "live-first",
+        }
+    }
+
+    pub(crate) fn parse(item: &Item) -> Result<Self, Flaw> {
+        const WORDS: &[(&str, Order)] = &[(Order::Fifo.as_str(), Order::Fifo), (Order::LiveFirst.as_str(), Order::LiveFirst)];
+        parse::word(WORDS)(item)
     }
 }
 

@@ -84,6 +84,11 @@ impl Deferred {
         self.ranges.first().map(|range| range.first)
     }
 
+    /// How many offsets are still to come. Holes count.
+    pub fn offsets(&self) -> u64 {
+        self.iter().map(|range| range.end.value() - range.first.value()).sum()
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.ranges.len()

@@ -1,5 +1,6 @@
 //! One lane's book: where it began, how far it was read, how far it was acknowledged.
 
+use spillway_proto::deferred::Range;
 use spillway_proto::message::{OpenLane, ResumePoint};
 use spillway_proto::{Lane, NextOffset, TopicId, TopicPartition};
 use spillway_spill_core::entry::Line;
@@ -103,6 +104,10 @@ pub struct LaneBook {
     pub is_ahead: bool,
     /// From here on the spill has lost something that was read.
     pub lost_at: Option<NextOffset>,
+    /// Of a late lane: where the deferred range ends that it brings. It is never read from the source and commits nothing there.
+    pub until: Option<NextOffset>,
+    /// It begins with a deferral of this range, which the centre has not acknowledged.
+    pub defers: Option<Range>,
     /// The spill has lost what comes next: nothing more of the lane is sent, and a new one takes over when all is acknowledged.
     pub is_broken: bool,
 }
@@ -128,6 +133,8 @@ impl LaneBook {
             pass_began: None,
             is_ahead: false,
             lost_at: None,
+            until: None,
+            defers: None,
             is_broken: false,
         }
     }
@@ -150,7 +157,7 @@ impl LaneBook {
     /// The announcement.
     pub fn announcement(&self, lane: Lane) -> OpenLane {
         let LaneSource { partition, topic_id, partition_count, born: _, outlived_by: _, flow: _ } = &self.source;
-        OpenLane { lane, source: partition.clone(), topic_id: *topic_id, partition_count: *partition_count, until: None }
+        OpenLane { lane, source: partition.clone(), topic_id: *topic_id, partition_count: *partition_count, until: self.until }
     }
 
     /// Compares what the centre says in a new session with what this lane knows.

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
+use spillway_proto::deferred::Deferred;
 use spillway_proto::frame::{EncodedFrame, GapReason, Section, SectionKind, Timestamps};
 use spillway_proto::message::{OpenLane, ResumePoint};
 use spillway_proto::{FrameSeq, Lane, NextOffset, TopicId, TopicPartition, limits};
@@ -26,6 +27,7 @@ mod entries;
 mod expire;
 mod frames;
 mod handover;
+mod late;
 mod returned;
 mod spilled;
 
@@ -33,6 +35,7 @@ pub use entries::{Attachment, Detachment, Ended, Error, Outgoing, Passed, Resume
 use expire::oldest;
 pub(crate) use expire::times_of;
 use frames::{Copy, Frames, Retained};
+pub use late::{MAX_LATE_LANES, MAX_SITE_RANGES};
 pub use spilled::{FrameCopy, Wanted};
 
 /// The books. See the module.
@@ -43,6 +46,14 @@ pub struct Ledger {
     tails: BTreeMap<TopicPartition, (Line, TopicId)>,
     /// The lane that has each partition now, dead or alive.
     newest: BTreeMap<TopicPartition, Lane>,
+    /// The late lane that each partition has now, alive or held.
+    late: BTreeMap<TopicPartition, Lane>,
+    /// What the centre waits for below the partitions' positions.
+    deferred: BTreeMap<TopicPartition, Deferred>,
+    /// The same as the centre tells it, of lanes that are resumed next.
+    told: BTreeMap<Lane, Deferred>,
+    /// Late lanes may be missing.
+    is_late_due: bool,
     next_lane: u32,
     frames: Frames,
     scheduler: Scheduler,
@@ -64,6 +75,10 @@ const URGENT_WINDOW_PART: usize = 8;
 #[derive(Debug)]
 struct Window {
     next_seq: FrameSeq,
+    /// The collector knows deferred ranges.
+    defers: bool,
+    /// The first lane number that was not given before it.
+    first_lane: u32,
     sent_bytes: usize,
     max_bytes: usize,
     /// See [`Ledger::wait_no_longer`].
@@ -83,6 +98,10 @@ impl Ledger {
             lanes: BTreeMap::new(),
             tails: BTreeMap::new(),
             newest: BTreeMap::new(),
+            late: BTreeMap::new(),
+            deferred: BTreeMap::new(),
+            told: BTreeMap::new(),
+            is_late_due: false,
             next_lane: 0,
             frames: Frames::default(),
             session: None,
@@ -119,7 +138,15 @@ impl Ledger {
     /// A session is open: these lanes are to be announced before any frame is sent. Dead lanes are not: a retained frame may still name
     /// them, and the collector skips sections of lanes that were never opened in its session.
     pub fn session_opened(&mut self, max_in_flight_bytes: usize) -> Vec<OpenLane> {
-        self.session = Some(Window { next_seq: FrameSeq(0), sent_bytes: 0, max_bytes: max_in_flight_bytes, waits_no_longer: false });
+        self.session_opened_with(max_in_flight_bytes, false)
+    }
+
+    /// As [`Self::session_opened`]; `defers` tells whether the collector knows deferred ranges.
+    pub fn session_opened_with(&mut self, max_bytes: usize, defers: bool) -> Vec<OpenLane> {
+        self.prepare_late(defers);
+        self.told.clear();
+        let (next_seq, first_lane) = (FrameSeq(0), self.next_lane);
+        self.session = Some(Window { next_seq, defers, first_lane, sent_bytes: 0, max_bytes, waits_no_longer: false });
         self.frames.rewind();
         for book in self.lanes.values_mut() {
             book.settled = false;
@@ -147,6 +174,17 @@ impl Ledger {
         if std::mem::replace(&mut book.settled, true) {
             return Err(Error::AnsweredTwice(lane));
         }
+        let done = book.until.filter(|until| ResumePoint::At(*until) == point && book.position.is_none());
+        self.replace_deferred(lane);
+        if let Some(until) = done {
+            // All of the range is there.
+            self.late_at_centre(lane, until);
+            self.end(lane, AfterDrain::Close);
+            return Ok(Resumed::Continues);
+        }
+        let Some(book) = self.lanes.get(&lane) else {
+            return Ok(Resumed::Ignored);
+        };
         if book.position.is_none() {
             return Ok(Resumed::Begin(Box::new(book.source.clone())));
         }
@@ -176,8 +214,14 @@ impl Ledger {
         // What was told to be lost before that is taken into account already.
         book.lost_at = book.lost_at.filter(|at| *at >= beginning.at());
         book.goes_back = matches!(beginning, Beginning::Gap(gap) if gap.reason == GapReason::Truncated);
+        let begins_anew =
+            matches!(beginning, Beginning::Gap(gap) if matches!(gap.reason, GapReason::Truncated | GapReason::TopicRecreated));
+        let partition = book.source.partition.clone();
         if book.goes_back {
             self.begin_line(lane);
+        }
+        if begins_anew {
+            self.forget_deferred(&partition);
         }
         let book = self.lanes.get_mut(&lane)?;
         let kind = match beginning {
@@ -191,6 +235,10 @@ impl Ledger {
                 return None;
             }
             Beginning::Start { at } => SectionKind::Start { next: at },
+            Beginning::Gap(gap) if gap.reason == GapReason::Deferred => {
+                self.note_deferral(lane, gap.first, gap.next);
+                SectionKind::Gap { first: gap.first, next: gap.next, reason: gap.reason }
+            }
             Beginning::Gap(gap) => SectionKind::Gap { first: gap.first, next: gap.next, reason: gap.reason },
         };
         Some(Section { lane, kind })
@@ -221,7 +269,7 @@ impl Ledger {
                     attach(&mut self.attachments, section.lane, book, next);
                 }
             }
-            retained.add(section, from, oldest(timestamps.get(place).copied().flatten()), open);
+            retained.add(section, (from, section.kind.next()), oldest(timestamps.get(place).copied().flatten()), open);
         }
         if self.frames.is_empty() {
             self.progressed = now;
@@ -327,6 +375,14 @@ impl Ledger {
     }
 
     fn acknowledge(&mut self, lane: Lane, next: NextOffset, now: Instant) {
+        let Some(book) = self.lanes.get(&lane) else {
+            return;
+        };
+        if book.until.is_some() {
+            self.late_at_centre(lane, next);
+        } else {
+            self.deferred_at_centre(lane);
+        }
         let Some(book) = self.lanes.get_mut(&lane) else {
             return;
         };

@@ -93,6 +93,16 @@ impl Scope {
     }
 }
 
+/// In which order a flow's records go after an outage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// The oldest first.
+    #[default]
+    Fifo,
+    /// What is new first; what was kept meanwhile beside it, with what the line has left over.
+    LiveFirst,
+}
+
 /// What topics of a flow have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlowSpec {
@@ -104,11 +114,13 @@ pub struct FlowSpec {
     pub rate_max: Option<u64>,
     /// How long their records are worth sending; `None`: for ever.
     pub ttl: Option<TimeToLive>,
+    /// In which order they go after an outage.
+    pub order: Order,
 }
 
 impl Default for FlowSpec {
     fn default() -> Self {
-        Self { class: TopicClass::DEFAULT, weight: 1, rate_max: None, ttl: None }
+        Self { class: TopicClass::DEFAULT, weight: 1, rate_max: None, ttl: None, order: Order::Fifo }
     }
 }
 

@@ -27,9 +27,11 @@ use crate::ledger::{Error, Ledger, Wanted, times_of};
 use crate::schedule::{Flow, Scope};
 
 mod begin;
+mod late;
 mod many;
 
 pub use begin::{Begins, Known};
+pub use late::begin_without_spill;
 pub use many::{Holdings, Spools};
 
 /// When the spill is used.
@@ -77,6 +79,10 @@ pub struct Spool {
     /// The spill's class of each flow.
     classes: Arc<[Class]>,
     in_use: bool,
+    /// What is built goes around the spill where nothing before it is missing, and what the spill holds was deferred.
+    around: bool,
+    /// When lanes were given up for others to begin with a deferral, in this session.
+    cut: Option<Instant>,
     /// What was in memory when the spill's end was reached first: the number of the frame after it. The spill is used until all of that is acknowledged.
     backlog_end: Option<u64>,
     /// To be handed to the spill.
@@ -129,6 +135,8 @@ impl Spool {
             scope,
             classes,
             in_use: holds,
+            around: false,
+            cut: None,
             backlog_end: None,
             appends: Vec::new(),
             waiting: VecDeque::new(),
@@ -162,11 +170,13 @@ impl Spool {
         if !self.in_use {
             return ledger.push(frame, timestamps, budget, now);
         }
-        if self.rests(now) && self.waiting.is_empty() && ledger.is_answered(self.scope) && ledger.joins(&frame.sections) {
+        let passes = self.around || (self.rests(now) && self.waiting.is_empty() && ledger.is_answered(self.scope));
+        if passes && ledger.joins(&frame.sections) {
             ledger.store(&frame.sections)?;
             let times = times_of(&frame.sections, timestamps);
             return ledger.push_back(&frame.sections, frame.bytes, times, budget, now);
         }
+        self.around = false;
         self.copy_memory(ledger);
         let class = self.class_of(ledger, &frame.sections);
         let append = Append { class, sections: ledger.store(&frame.sections)?, bytes: frame.bytes };
@@ -183,9 +193,12 @@ impl Spool {
         let is_old = |since: Instant, due: Instant| now.saturating_duration_since(since.max(due)) >= self.limits.after;
         let oldest = ledger.oldest_in_memory(self.scope);
         let old = oldest.zip(due_since).is_some_and(|(since, due)| is_old(since, due));
-        if old || ledger.unacked_bytes_of(self.scope) >= self.limits.after_bytes {
+        // What goes around the spill is measured alone.
+        let spilled = if self.around { ledger.spilled_bytes_of(self.scope) } else { 0 };
+        if old || ledger.unacked_bytes_of(self.scope).saturating_sub(spilled) >= self.limits.after_bytes {
             self.take_up(ledger);
         }
+        self.defer(ledger, now);
     }
 
     /// True while frames go through the spill and all of them are durable: then nothing is lost with what is in memory.
@@ -262,6 +275,7 @@ impl Spool {
 
     /// The session is over: memory is freed of what the spill holds.
     fn session_closed(&mut self, ledger: &mut Ledger) {
+        self.cut = None;
         if self.in_use && self.copies == 0 {
             self.unload(ledger);
         }
@@ -339,9 +353,14 @@ impl Spool {
             return;
         }
         if ledger.is_level(self.scope) {
+            if ledger.has_deferred(self.scope) {
+                // The next range begins as soon as the centre has said where.
+                return;
+            }
             // A line that is slow, or dead and not given up yet, takes what is sent: the spill would have to be begun again soon.
             let backlog_end = *self.backlog_end.get_or_insert_with(|| ledger.next_index());
             self.in_use = !ledger.is_settled_before(backlog_end, self.scope);
+            self.around &= self.in_use;
             return;
         }
         // All entries were looked at, and yet something is missing.
@@ -364,7 +383,7 @@ impl Spool {
 
     /// The spill is used from now on.
     fn take_up(&mut self, ledger: &mut Ledger) {
-        (self.in_use, self.backlog_end) = (true, None);
+        (self.in_use, self.around, self.backlog_end) = (true, false, None);
         self.copy_memory(ledger);
     }
 
@@ -390,7 +409,12 @@ impl Spool {
 
     /// More may be read back. Flows share what there is: each has its part, and more while the others need less.
     fn has_room(&self, ledger: &Ledger) -> bool {
-        let (own, all) = (ledger.unacked_bytes_of(self.scope), ledger.unacked_bytes());
+        let (own, all) = if self.around {
+            // What goes around the spill must not keep out what is in it.
+            (ledger.spilled_bytes_of(self.scope), ledger.spilled_bytes_of(Scope::All))
+        } else {
+            (ledger.unacked_bytes_of(self.scope), ledger.unacked_bytes())
+        };
         match self.scope {
             Scope::All => all < self.limits.drain_bytes,
             Scope::One(_) => own < (self.limits.drain_bytes / self.classes.len().max(1)).max(self.limits.drain_bytes.saturating_sub(all)),

@@ -7,6 +7,7 @@ use spillway_agent_core::forecast::Forecast;
 use spillway_agent_core::lane::{HeldBecause, LaneSource, Phase};
 use spillway_agent_core::ledger::{self, Resumed};
 use spillway_agent_core::redial::Attempt;
+use spillway_agent_core::schedule::Order;
 use spillway_link::Explanation;
 use spillway_proto::close::CloseCode;
 use spillway_proto::compress::Codec;
@@ -100,7 +101,16 @@ impl Runner {
         self.parts.source.command(Command::Version(welcome.version))?;
         let older = welcome.version < Codec::ColumnsWithDictionary.since();
         self.translator = older.then(|| Translator::new(welcome.version)).transpose().map_err(Error::Translator)?;
-        for open in self.ledger.session_opened(in_flight) {
+        let defers = welcome.version >= message::DEFERRED_SINCE;
+        if !defers && self.parts.flows.specs.iter().any(|spec| spec.order == Order::LiveFirst) {
+            let version = welcome.version;
+            tracing::warn!(
+                event = "live_first_off",
+                version,
+                "the collector does not know deferred records: topics with order = \"live-first\" are sent in order until it is upgraded"
+            );
+        }
+        for open in self.ledger.session_opened_with(in_flight, defers) {
             session.say(AgentMessage::Open(open));
         }
         self.session = Some(session);
@@ -213,8 +223,7 @@ impl Runner {
             // A second welcome changes nothing: the first one's terms hold.
             CollectorMessage::Settings(settings) => self.on_settings(settings),
             CollectorMessage::SettingsSeen(_) => self.unseen_reports = self.unseen_reports.saturating_sub(1),
-            // Not in a session of version 2.
-            CollectorMessage::Deferred { .. } => {}
+            CollectorMessage::Deferred { lane, deferred } => self.ledger.tell_deferred(lane, deferred)?,
             CollectorMessage::Welcome(_) | CollectorMessage::Ignored(_) => {}
         }
         Ok(())
@@ -238,6 +247,10 @@ impl Runner {
     }
 
     fn on_retry(&mut self, lane: Lane) {
+        if self.ledger.retry_late(lane) {
+            tracing::info!(%lane, "what held deferred records may have changed: trying again");
+            return;
+        }
         let held = self.ledger.book(lane).filter(|book| matches!(book.phase, Phase::Held(_)));
         if let Some(source) = held.map(|book| book.source.clone())
             && self.ledger.lane_of(&source.partition) == Some(lane)

@@ -11,6 +11,7 @@ use spillway_agent_core::start::Gap;
 use spillway_kafka::watermarks::cached_end;
 use spillway_ops::cli::VERSION;
 use spillway_proto::TopicPartition;
+use spillway_proto::deferred::Deferred;
 use spillway_proto::frame::GapReason;
 
 use super::Runner;
@@ -271,7 +272,8 @@ impl Runner {
     }
 
     fn lag(&self, book: &LaneBook) -> Option<u64> {
-        Some(self.end_of(book)?.value().saturating_sub(book.acked.or(book.base)?.value()))
+        let deferred = self.ledger.deferred_of(&book.source.partition).map_or(0, Deferred::offsets);
+        Some(self.end_of(book)?.value().saturating_sub(book.acked.or(book.base)?.value()) + deferred)
     }
 
     pub(super) fn end_of(&self, book: &LaneBook) -> Option<spillway_proto::NextOffset> {

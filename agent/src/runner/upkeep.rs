@@ -30,6 +30,7 @@ impl Runner {
     pub(super) fn keep_up(&mut self) -> Result<(), Error> {
         self.send_openings()?;
         self.keep_spill();
+        self.open_late();
         for attachment in self.ledger.take_attachments() {
             self.parts.source.command(Command::Attach(attachment))?;
         }
@@ -119,11 +120,27 @@ impl Runner {
         Ok(())
     }
 
+    /// Announces lanes for what was deferred.
+    fn open_late(&mut self) {
+        if self.drain.is_some() {
+            return;
+        }
+        for open in self.ledger.open_late() {
+            tracing::debug!(lane = %open.lane, partition = %open.source, until = ?open.until, "a lane for what was deferred");
+            if let Some(session) = &self.session {
+                session.say(AgentMessage::Open(open));
+            }
+        }
+    }
+
     fn follow_ended(&mut self) {
         for ended in self.ledger.take_ended() {
             tracing::debug!(lane = %ended.lane, partition = %ended.partition, then = ?ended.then, "a lane is over");
             if let Some(session) = &self.session {
                 session.say(AgentMessage::CloseLane(ended.lane));
+            }
+            if ended.is_late {
+                continue;
             }
             self.end_past(ended.lane, &ended.partition);
             match ended.then {

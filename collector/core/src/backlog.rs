@@ -113,9 +113,8 @@ impl<F: AsRef<Frame>> Default for Backlog<F> {
 }
 
 /// Where a section ends.
-pub fn end_of<F: AsRef<Frame>>(ready: &Ready<F>) -> NextOffset {
-    let frame: &Frame = ready.frame.as_ref().as_ref();
-    frame.sections().get(ready.section).map_or(ready.from, |section| section.kind.next())
+pub fn end_of<F>(ready: &Ready<F>) -> NextOffset {
+    ready.to
 }
 
 #[cfg(test)]
@@ -153,7 +152,7 @@ mod tests {
         builder.data(Lane(lane), writer);
         let bytes = builder.encode(&mut Compressor::new(1).unwrap()).bytes;
         let frame = Arc::new(TestFrame(Frame::decode(bytes, 1 << 20).unwrap()));
-        Ready { lane: Lane(lane), frame, section: 0, from: at(first) }
+        Ready { lane: Lane(lane), frame, section: 0, from: at(first), to: at(next) }
     }
 
     proptest! {

@@ -37,11 +37,13 @@ pub struct Ready<F> {
     pub section: usize,
     /// Where the section is applied from: its beginning, or later where an earlier part is there already.
     pub from: NextOffset,
+    /// Where the lane goes on: the section's end, or on a late lane that of its range, where that comes before. What is beyond is there already.
+    pub to: NextOffset,
 }
 
 impl<F> Clone for Ready<F> {
     fn clone(&self) -> Self {
-        Self { lane: self.lane, frame: Arc::clone(&self.frame), section: self.section, from: self.from }
+        Self { lane: self.lane, frame: Arc::clone(&self.frame), section: self.section, from: self.from, to: self.to }
     }
 }
 
@@ -70,16 +72,6 @@ pub enum Violation {
     /// A lane of a topic made anew does not begin with the gap that says so.
     #[error("lane {0} does not begin with the gap of its recreated topic")]
     RecreationUntold(Lane),
-    /// A late lane goes beyond the range that it is for.
-    #[error("lane {lane} is for what was deferred up to {end}, and goes on to {next}")]
-    LateBeyond {
-        /// The lane.
-        lane: Lane,
-        /// Where the range ends.
-        end: NextOffset,
-        /// Where the section ends.
-        next: NextOffset,
-    },
     /// A late lane has a start, goes back, or defers.
     #[error("lane {0} is for what was deferred, and begins anew or defers it again")]
     LateBegins(Lane),
@@ -122,7 +114,6 @@ impl Violation {
             | Self::LaneNotResumed(_)
             | Self::FrameRepeated(_)
             | Self::GapBackwards { .. }
-            | Self::LateBeyond { .. }
             | Self::LateBegins(_)
             | Self::RecreationUntold(_) => CloseCode::ProtocolViolation,
             Self::Hole { .. } => CloseCode::OffsetHole,
@@ -260,7 +251,7 @@ impl<F: AsRef<Frame>> Sequencer<F> {
             match judge(section, state.position, state.until)? {
                 Verdict::Apply { from, next } => {
                     state.position = LanePosition::At(next);
-                    ready.push(Ready { lane: section.lane, frame: Arc::clone(frame), section: index, from });
+                    ready.push(Ready { lane: section.lane, frame: Arc::clone(frame), section: index, from, to: next });
                     duplicates += self.unpark_ready(section.lane, ready)?;
                 }
                 Verdict::Duplicate { records } => duplicates += records,
@@ -303,7 +294,7 @@ impl<F: AsRef<Frame>> Sequencer<F> {
                 Verdict::Duplicate { records } => duplicates += records,
                 Verdict::Apply { from, next } => {
                     state.position = LanePosition::At(next);
-                    ready.push(Ready { lane, frame: Arc::clone(&frame), section: place.1, from });
+                    ready.push(Ready { lane, frame: Arc::clone(&frame), section: place.1, from, to: next });
                 }
             }
             state.parked.pop_first();
@@ -380,8 +371,8 @@ enum Verdict {
 /// What a section means to a lane at a position. See `docs/wire-protocol.md`.
 fn judge(section: &Section, position: LanePosition, until: Option<NextOffset>) -> Result<Verdict, Violation> {
     let lane = section.lane;
-    if let Some(end) = until {
-        check_late(section, end)?;
+    if until.is_some() {
+        check_late(section)?;
     }
     if let SectionKind::Gap { first, next, reason } = section.kind
         && next < first
@@ -398,31 +389,29 @@ fn judge(section: &Section, position: LanePosition, until: Option<NextOffset>) -
         (LanePosition::BeforeStart | LanePosition::BeforeGap(_), _) => return Ok(Verdict::Wait),
         (LanePosition::At(at), _) => at,
     };
+    let next = section.kind.next();
+    let end = until.map_or(next, |until| until.min(next));
     Ok(match section.kind {
         // The lane has begun already, so this was sent before: its effect is in the position.
         SectionKind::Start { .. } | SectionKind::Gap { reason: GapReason::TopicRecreated, .. } => Verdict::Duplicate { records: 0 },
         SectionKind::Data { first, .. } | SectionKind::Gap { first, .. } if first > at => Verdict::Wait,
         SectionKind::Gap { first, next, .. } if next < first && first == at => Verdict::Apply { from: at, next },
-        SectionKind::Gap { next, .. } if next <= at => Verdict::Duplicate { records: 0 },
-        SectionKind::Data { next, records, .. } if next <= at => Verdict::Duplicate { records: u64::from(records) },
-        SectionKind::Data { next, .. } | SectionKind::Gap { next, .. } => Verdict::Apply { from: at, next },
+        SectionKind::Gap { .. } if end <= at => Verdict::Duplicate { records: 0 },
+        SectionKind::Data { records, .. } if end <= at => Verdict::Duplicate { records: u64::from(records) },
+        SectionKind::Data { .. } | SectionKind::Gap { .. } => Verdict::Apply { from: at, next: end },
     })
 }
 
 /// What was deferred is sent as data, or is told to be lost.
-fn check_late(section: &Section, end: NextOffset) -> Result<(), Violation> {
-    let (lane, next) = (section.lane, section.kind.next());
+fn check_late(section: &Section) -> Result<(), Violation> {
     let begins = match section.kind {
         SectionKind::Data { .. } => false,
         SectionKind::Start { .. } => true,
-        SectionKind::Gap { first, reason, .. } => {
+        SectionKind::Gap { first, next, reason } => {
             next < first || matches!(reason, GapReason::Truncated | GapReason::TopicRecreated | GapReason::Deferred)
         }
     };
-    if begins {
-        return Err(Violation::LateBegins(lane));
-    }
-    if next > end { Err(Violation::LateBeyond { lane, end, next }) } else { Ok(()) }
+    if begins { Err(Violation::LateBegins(section.lane)) } else { Ok(()) }
 }
 
 fn first_of(kind: SectionKind) -> NextOffset {

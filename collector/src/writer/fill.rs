@@ -75,7 +75,7 @@ impl Writer {
         match section.kind {
             _ if lane.until.is_some_and(|until| self.attempt.moves.range(lane.before(&self.positions), until).is_none()) => {
                 // It was told to be lost when the partition's offsets began anew.
-                let next = section.kind.next();
+                let next = ready.to;
                 self.move_lane(lane, share, next);
                 Ok(Filled::Until(next))
             }
@@ -83,8 +83,8 @@ impl Writer {
                 self.move_lane(lane, share, next);
                 Ok(Filled::Until(next))
             }
-            SectionKind::Gap { next, reason, .. } => self.fill_gap(ready, lane, share, next, reason),
-            SectionKind::Data { next, raw_length, .. } => {
+            SectionKind::Gap { reason, .. } => self.fill_gap(ready, lane, share, ready.to, reason),
+            SectionKind::Data { raw_length, .. } => {
                 if !opened.as_ref().is_some_and(|(held, _)| Arc::ptr_eq(held, &ready.frame)) {
                     let body = frame.open(&mut self.decompressor).map_err(|error| invalid(ready.lane, &error))?;
                     *opened = Some((Arc::clone(&ready.frame), body));
@@ -92,7 +92,7 @@ impl Writer {
                 let Some((_, body)) = opened else {
                     return Ok(Filled::Nothing);
                 };
-                let filled = self.fill_records(ready, lane, body, share, next)?;
+                let filled = self.fill_records(ready, lane, body, share)?;
                 if let Filled::Until(until) = filled {
                     self.move_lane(lane, share, until);
                     self.attempt.raw_bytes += raw_length as u64;
@@ -138,20 +138,13 @@ impl Writer {
         Ok(if goes_back { Filled::Last(next) } else { Filled::Until(next) })
     }
 
-    fn fill_records(
-        &mut self,
-        ready: &Ready<HeldFrame>,
-        lane: &LaneState,
-        body: &RawBody,
-        share: usize,
-        end: NextOffset,
-    ) -> Result<Filled, End> {
+    fn fill_records(&mut self, ready: &Ready<HeldFrame>, lane: &LaneState, body: &RawBody, share: usize) -> Result<Filled, End> {
         let frame: &Frame = ready.frame.as_ref().as_ref();
         let most = self.refusals.share(ready.lane).unwrap_or(u32::MAX);
         let mut until = ready.from;
         for record in body.records(frame, ready.section) {
             let record = record.map_err(|error| invalid(ready.lane, &error))?;
-            if ready.from.covers(record.offset) {
+            if ready.from.covers(record.offset) || !ready.to.covers(record.offset) {
                 continue;
             }
             if self.attempt.lanes.get(share).is_some_and(|lane| lane.taken >= most) {
@@ -174,7 +167,7 @@ impl Writer {
                 }
             }
         }
-        Ok(Filled::Until(end))
+        Ok(Filled::Until(ready.to))
     }
 
     /// Queues a record, waiting while librdkafka's queue is full.

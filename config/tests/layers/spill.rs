@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use spillway_config::units::ByteSize;
-use spillway_config::{SpillConfig, WhenFull};
+use spillway_config::{Order, SpillConfig, WhenFull};
 
 use super::{AGENT, Folder, agent};
 
@@ -87,6 +87,16 @@ fn what_happens_when_the_spill_is_full_can_differ_by_topic() {
     assert_eq!(topics.map(|topic| config.when_full_of(topic)), [newest, oldest, oldest, newest, oldest]);
     let words = [block, oldest, newest].map(WhenFull::as_str);
     assert_eq!(words, ["block", "drop_oldest", "drop_newest"]);
+}
+
+#[test]
+fn topics_of_another_order_do_not_share_a_flow() {
+    let rules = [("live", "live-first"), ("lively", "live-first"), ("inorder", "fifo")];
+    let rules = rules.map(|(topics, order)| format!("[[topics.rule]]\nmatch = '{topics}'\norder = '{order}'\n"));
+    let config = agent(&rules.concat(), &[]);
+    let flow_of = config.flow_of();
+    assert_eq!(["other", "live", "lively", "inorder"].map(&flow_of), [0, 1, 1, 0]);
+    assert_eq!(config.flows().iter().map(|flow| flow.order).collect::<Vec<_>>(), [Order::Fifo, Order::LiveFirst]);
 }
 
 #[test]

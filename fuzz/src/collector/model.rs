@@ -72,16 +72,15 @@ impl Model {
     }
 
     /// A section comes out, to be applied from `from`: it must be exactly what its lane waits for.
-    pub(crate) fn applied(&mut self, lane: Lane, section: &Section, from: NextOffset) {
+    pub(crate) fn applied(&mut self, lane: Lane, section: &Section, (from, to): (NextOffset, NextOffset)) {
         assert_eq!(section.lane, lane);
         let place = self.lanes.get_mut(&lane).expect("a section of a lane that was retired or never announced").as_mut();
         let place = place.expect("a section of a lane that was not resumed");
-        if let Some(until) = self.until.get(&lane) {
-            assert!(section.kind.next() <= *until, "lane {lane} goes beyond its range");
-            if let SectionKind::Gap { first, next, reason } = section.kind {
-                let begins = matches!(reason, GapReason::Truncated | GapReason::TopicRecreated | GapReason::Deferred);
-                assert!(!begins && first <= next, "lane {lane} is late and begins anew");
-            }
+        if self.until.contains_key(&lane)
+            && let SectionKind::Gap { first, next, reason } = section.kind
+        {
+            let begins = matches!(reason, GapReason::Truncated | GapReason::TopicRecreated | GapReason::Deferred);
+            assert!(!begins && first <= next, "lane {lane} is late and begins anew");
         }
         match (*place, section.kind) {
             (Place::BeforeStart, SectionKind::Start { next }) => assert_eq!(from, next),
@@ -95,6 +94,8 @@ impl Model {
             }
             (place, kind) => panic!("lane {lane} at {place:?} is given {kind:?}"),
         }
-        *place = Place::At(section.kind.next());
+        let end = self.until.get(&lane).map_or(section.kind.next(), |until| section.kind.next().min(*until));
+        assert_eq!(to, end, "lane {lane} goes beyond its range, or not to its end");
+        *place = Place::At(end);
     }
 }

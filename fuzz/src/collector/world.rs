@@ -181,7 +181,7 @@ impl World {
         let arrived = self.sequencer.arrive(FrameSeq(seq), &frame, &mut ready);
         for ready in ready {
             let section = ready.frame.0.sections()[ready.section];
-            self.model.applied(ready.lane, &section, ready.from);
+            self.model.applied(ready.lane, &section, (ready.from, ready.to));
             self.backlog.push(ready);
         }
         match arrived {

@@ -41,15 +41,15 @@ impl Ledger {
         if book.source.outlived_by.is_some() && book.base.is_none() {
             return;
         }
-        if !matches!(then, AfterDrain::Hold(_)) {
+        if !matches!(then, AfterDrain::Hold(_)) && book.until.is_none() {
             self.commits.remove(&book.source.partition);
         }
         match &mut book.phase {
             // The later decision knows more; but what is gone stays gone.
             Phase::Draining { then: before } if *before == AfterDrain::Close => {}
             Phase::Draining { then: before } => *before = then,
-            // For what is left of a past incarnation the opening is on its way.
-            _ if book.position.is_none() && book.source.outlived_by.is_none() => self.end(lane, then),
+            // For what is left of a past incarnation, or of a deferred range, the opening is on its way.
+            _ if book.position.is_none() && book.source.outlived_by.is_none() && book.until.is_none() => self.end(lane, then),
             phase => {
                 *phase = Phase::Draining { then };
                 if book.attached {
@@ -87,9 +87,15 @@ impl Ledger {
             return;
         }
         // Without a session nothing more is acknowledged: what is safe in the spill is sent by the lane that follows.
-        let is_safe = self.session.is_none() && book.read.is_some() && book.durable >= book.read && book.source.outlived_by.is_none();
+        let is_awaited = book.source.outlived_by.is_some() && book.until.is_none() && self.deferred.contains_key(&book.source.partition);
+        let is_safe = self.session.is_none()
+            && book.read.is_some()
+            && book.durable >= book.read
+            && book.source.outlived_by.is_none()
+            && book.until.is_none();
         if let Phase::Draining { then } = &book.phase
             && !book.attached
+            && !is_awaited
             && (book.is_settled_up() || is_safe)
         {
             let then = then.clone();
@@ -101,12 +107,12 @@ impl Ledger {
         let Some(book) = self.lanes.get(&lane) else {
             return;
         };
-        let partition = book.source.partition.clone();
+        let (partition, is_late) = (book.source.partition.clone(), book.until.is_some());
         let phase = match &then {
             AfterDrain::Hold(because) => Phase::Held(because.clone()),
             AfterDrain::Reopen | AfterDrain::Close => Phase::Closed,
         };
-        self.ended.push(Ended { lane, partition, then });
+        self.ended.push(Ended { lane, partition, then, is_late });
         self.bury(lane, phase);
     }
 
@@ -117,15 +123,16 @@ impl Ledger {
             }
             book.phase = phase;
         }
+        self.late_over(lane);
         self.frames.settle(lane, |_| true);
         self.sweep();
         self.forget_if_unused(lane);
     }
 
     pub(super) fn forget_if_unused(&mut self, lane: Lane) {
-        let newest = &self.newest;
-        let unused =
-            |book: &LaneBook| book.is_dead() && book.frames == 0 && !book.attached && newest.get(&book.source.partition) != Some(&lane);
+        let (newest, late) = (&self.newest, &self.late);
+        let is_current = |partition: &TopicPartition| newest.get(partition) == Some(&lane) || late.get(partition) == Some(&lane);
+        let unused = |book: &LaneBook| book.is_dead() && book.frames == 0 && !book.attached && !is_current(&book.source.partition);
         if self.lanes.get(&lane).is_some_and(unused) {
             self.lanes.remove(&lane);
         }

@@ -90,6 +90,8 @@ pub struct Ended {
     pub partition: TopicPartition,
     /// What follows.
     pub then: AfterDrain,
+    /// It was a late lane: where something of its range is left, another one follows by itself.
+    pub is_late: bool,
 }
 
 /// Offsets of a partition that the centre was moved over because their records were older than their time to live.

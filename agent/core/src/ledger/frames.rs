@@ -17,17 +17,33 @@ pub(super) struct Frames {
     frames: VecDeque<Retained>,
     /// Index of the front.
     first: u64,
-    /// Indexes of the frames to send, in order, by flow. Some may be released already.
-    unsent: BTreeMap<Flow, VecDeque<u64>>,
+    /// Frames to send, by flow.
+    unsent: BTreeMap<Flow, Unsent>,
     /// Retained frames with lanes of several flows: from a spill that was written under other rules.
     mixed: usize,
     /// Open sections of each lane, in order.
     open: HashMap<Lane, VecDeque<OpenSection>>,
     /// By flow.
     bytes: BTreeMap<Flow, usize>,
+    /// Those of frames that are durable in the spill.
+    durable: BTreeMap<Flow, usize>,
     records: u64,
     released: Vec<Released>,
 }
+
+/// Indexes of a flow's frames to send, in order. Some may be released already.
+#[derive(Debug, Default)]
+struct Unsent {
+    /// What goes first.
+    live: VecDeque<u64>,
+    /// What was deferred: frames of late lanes only.
+    late: VecDeque<u64>,
+    /// Bytes that went first while something deferred waited: it gets one for [`LATE_PART`] of them.
+    owed: usize,
+}
+
+/// While something deferred waits, it gets one byte for so many of what goes first: as others do beside class 0.
+const LATE_PART: usize = 16;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OpenSection {
@@ -55,6 +71,7 @@ pub(super) struct Settled {
 pub(super) struct Retained {
     flow: Flow,
     is_mixed: bool,
+    is_late: bool,
     bytes: Bytes,
     budget: usize,
     lanes: Vec<Lane>,
@@ -101,6 +118,7 @@ impl Retained {
         Self {
             flow,
             is_mixed: false,
+            is_late: false,
             bytes,
             budget,
             lanes: Vec::new(),
@@ -122,8 +140,8 @@ impl Retained {
         Self { times, ..self }
     }
 
-    /// Adds a section of a lane that has a book and was at `from` before it.
-    pub(super) fn add(&mut self, section: &Section, from: NextOffset, timestamp: Option<i64>, open: bool) {
+    /// Adds a section of a lane that has a book, was at `from` before it and is at `next` behind it.
+    pub(super) fn add(&mut self, section: &Section, (from, next): (NextOffset, NextOffset), timestamp: Option<i64>, open: bool) {
         self.lanes.push(section.lane);
         self.sections.push(*section);
         if open {
@@ -132,7 +150,7 @@ impl Retained {
                 SectionKind::Gap { .. } | SectionKind::Start { .. } => 0,
             };
             let expired = matches!(section.kind, SectionKind::Gap { reason: GapReason::Expired, .. });
-            self.open.push((section.lane, OpenSection { frame: 0, from, next: section.kind.next(), records, timestamp, expired }));
+            self.open.push((section.lane, OpenSection { frame: 0, from, next, records, timestamp, expired }));
             self.open_count += 1;
         }
     }
@@ -140,6 +158,11 @@ impl Retained {
     /// A lane of another flow is in it.
     pub(super) fn mix(&mut self) {
         self.is_mixed = true;
+    }
+
+    /// It holds what was deferred, and nothing else.
+    pub(super) fn set_late(&mut self) {
+        self.is_late = true;
     }
 
     pub(super) fn length(&self) -> usize {
@@ -162,6 +185,12 @@ impl Retained {
     /// True when it holds only what lanes begin with: that is small, and stays in memory.
     fn is_opening(&self) -> bool {
         self.sections.iter().all(|section| section.kind.range().is_none())
+    }
+}
+
+impl Unsent {
+    fn queue(&mut self, is_late: bool) -> &mut VecDeque<u64> {
+        if is_late { &mut self.late } else { &mut self.live }
     }
 }
 
@@ -207,8 +236,11 @@ impl Frames {
             self.open.entry(lane).or_default().push_back(section);
         }
         *self.bytes.entry(frame.flow).or_default() += frame.bytes.len();
+        if frame.copy == Copy::Durable {
+            *self.durable.entry(frame.flow).or_default() += frame.bytes.len();
+        }
         self.mixed += usize::from(frame.is_mixed);
-        self.unsent.entry(frame.flow).or_default().push_back(index);
+        self.unsent.entry(frame.flow).or_default().queue(frame.is_late).push_back(index);
         self.frames.push_back(frame);
         self.release_from(index);
     }
@@ -219,24 +251,32 @@ impl Frames {
         for (index, frame) in (self.first..).zip(&mut self.frames) {
             frame.sent = false;
             if !frame.released {
-                self.unsent.entry(frame.flow).or_default().push_back(index);
+                self.unsent.entry(frame.flow).or_default().queue(frame.is_late).push_back(index);
             }
         }
     }
 
     /// The flow's next frame to send.
     pub(super) fn unsent(&mut self, flow: Flow) -> Option<&Retained> {
+        let (index, _) = self.choose(flow)?;
+        self.at(index)
+    }
+
+    /// The flow's next frame to send, and whether it is a deferred one.
+    fn choose(&mut self, flow: Flow) -> Option<(u64, bool)> {
         let (first, frames) = (self.first, &self.frames);
         let unsent = self.unsent.get_mut(&flow)?;
         let is_gone = |index: &u64| place(first, *index).and_then(|place| frames.get(place)).is_none_or(|frame| frame.released);
-        while unsent.front().is_some_and(is_gone) {
-            unsent.pop_front();
+        for queue in [&mut unsent.live, &mut unsent.late] {
+            while queue.front().is_some_and(is_gone) {
+                queue.pop_front();
+            }
         }
-        let index = *unsent.front()?;
-        if self.mixed > 0 && self.is_overtaking(index) {
-            return None;
-        }
-        self.at(index)
+        let (live, late, owed) = (unsent.live.front().copied(), unsent.late.front().copied(), unsent.owed);
+        let is_due = late.and_then(|late| self.at(late)).is_some_and(|frame| owed >= frame.length() * LATE_PART);
+        let order = if is_due { [(late, true), (live, false)] } else { [(live, false), (late, true)] };
+        let mut heads = order.into_iter().filter_map(|(index, is_late)| Some((index?, is_late)));
+        heads.find(|(index, _)| self.mixed == 0 || !self.is_overtaking(*index))
     }
 
     /// True when a lane of the frame has something in an earlier one that was not sent: of another flow.
@@ -248,13 +288,18 @@ impl Frames {
 
     /// Puts other bytes in place of those of the flow's next frame to send.
     pub(super) fn adapt_unsent(&mut self, flow: Flow, adapt: impl FnOnce(&Bytes) -> Option<Bytes>) {
-        let Some(adapted) = self.unsent(flow).and_then(|frame| adapt(&frame.bytes)) else {
+        let Some((index, _)) = self.choose(flow) else {
             return;
         };
-        let index = self.unsent.get(&flow).and_then(|unsent| unsent.front());
-        let place = index.and_then(|index| place(self.first, *index));
+        let Some(adapted) = self.at(index).and_then(|frame| adapt(&frame.bytes)) else {
+            return;
+        };
+        let place = place(self.first, index);
         if let Some(frame) = place.and_then(|place| self.frames.get_mut(place)) {
             if let Some(sum) = self.bytes.get_mut(&frame.flow) {
+                *sum = *sum - frame.bytes.len() + adapted.len();
+            }
+            if let Some(sum) = self.durable.get_mut(&frame.flow).filter(|_| frame.copy == Copy::Durable) {
                 *sum = *sum - frame.bytes.len() + adapted.len();
             }
             frame.bytes = adapted;
@@ -263,9 +308,19 @@ impl Frames {
 
     /// The frame that [`Self::unsent`] answered is sent.
     pub(super) fn mark_sent(&mut self, flow: Flow) -> Bytes {
-        let index = self.unsent.get_mut(&flow).and_then(VecDeque::pop_front);
-        let place = index.and_then(|index| place(self.first, index));
-        place.and_then(|place| self.frames.get_mut(place)).map_or_else(Bytes::new, |frame| {
+        let Some((index, is_late)) = self.choose(flow) else {
+            return Bytes::new();
+        };
+        let length = self.at(index).map_or(0, Retained::length);
+        if let Some(unsent) = self.unsent.get_mut(&flow) {
+            unsent.queue(is_late).pop_front();
+            unsent.owed = match (is_late, unsent.late.is_empty()) {
+                (_, true) => 0,
+                (true, false) => unsent.owed.saturating_sub(length.saturating_mul(LATE_PART)),
+                (false, false) => unsent.owed.saturating_add(length),
+            };
+        }
+        place(self.first, index).and_then(|place| self.frames.get_mut(place)).map_or_else(Bytes::new, |frame| {
             frame.sent = true;
             frame.bytes.clone()
         })
@@ -316,6 +371,11 @@ impl Frames {
         self.bytes.iter().filter(|(flow, _)| scope.has(**flow)).map(|(_, bytes)| bytes).sum()
     }
 
+    /// Of those that are durable in the spill.
+    pub(super) fn durable_bytes(&self, scope: Scope) -> usize {
+        self.durable.iter().filter(|(flow, _)| scope.has(**flow)).map(|(_, bytes)| bytes).sum()
+    }
+
     pub(super) fn records(&self) -> u64 {
         self.records
     }
@@ -343,6 +403,9 @@ impl Frames {
     /// A frame that was handed over is durable in the spill.
     pub(super) fn durable(&mut self, index: u64) {
         if let Some(frame) = place(self.first, index).and_then(|place| self.frames.get_mut(place)) {
+            if frame.copy != Copy::Durable {
+                *self.durable.entry(frame.flow).or_default() += frame.bytes.len();
+            }
             frame.copy = Copy::Durable;
         }
     }
@@ -402,6 +465,9 @@ impl Frames {
         frame.released = true;
         let bytes = std::mem::take(&mut frame.bytes);
         if let Some(sum) = self.bytes.get_mut(&frame.flow) {
+            *sum -= bytes.len();
+        }
+        if let Some(sum) = self.durable.get_mut(&frame.flow).filter(|_| frame.copy == Copy::Durable) {
             *sum -= bytes.len();
         }
         self.mixed -= usize::from(frame.is_mixed);

@@ -72,6 +72,11 @@ impl Ledger {
         self.frames.bytes(scope)
     }
 
+    /// Of these the bytes that are durable in the spill, too.
+    pub fn spilled_bytes_of(&self, scope: Scope) -> usize {
+        self.frames.durable_bytes(scope)
+    }
+
     /// Bytes of frames that are not acknowledged and not sent in this session.
     pub fn unsent_bytes(&self) -> usize {
         self.unacked_bytes().saturating_sub(self.session.as_ref().map_or(0, |window| window.sent_bytes))

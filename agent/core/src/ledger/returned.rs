@@ -46,14 +46,14 @@ impl Ledger {
         let mut retained = Retained::new(self.flow_of(sections), bytes, budget, Copy::None, now).dated(times);
         for section in sections {
             let (Some(book), Some((first, next))) = (self.lanes.get_mut(&section.lane), section.kind.range()) else {
-                retained.add(section, section.kind.next(), None, false);
+                retained.add(section, (section.kind.next(), section.kind.next()), None, false);
                 continue;
             };
             let wanted = book.position.filter(|position| !book.is_dead() && first <= *position && *position < next);
             if wanted.is_some() {
                 book.position = Some(next);
             }
-            retained.add(section, wanted.unwrap_or(next), None, wanted.is_some());
+            retained.add(section, (wanted.unwrap_or(next), next), None, wanted.is_some());
         }
         if self.frames.is_empty() {
             self.progressed = now;

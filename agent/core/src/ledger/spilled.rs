@@ -218,6 +218,7 @@ impl Ledger {
         let flow = self.flow_of(&frame.sections);
         // Its bytes have a bound of their own, and hold nothing of the agent's budget.
         let mut retained = Retained::new(flow, frame.bytes, 0, Copy::Durable, now).dated(times);
+        let (mut lates, mut others) = (0usize, 0usize);
         for (section, wanted) in frame.sections.iter().zip(wanted) {
             let Wanted::Now(lane) = wanted else {
                 continue;
@@ -225,6 +226,8 @@ impl Ledger {
             let (Some(book), Some((first, next))) = (self.lanes.get_mut(lane), section.kind.range()) else {
                 continue;
             };
+            // What is beyond a range is its partition's own lane's.
+            let next = book.until.map_or(next, |until| next.min(until));
             let Some(from) = book.position.filter(|position| first <= *position && *position < next) else {
                 return Err(Error::NotContiguous { lane: *lane, position: book.position, first });
             };
@@ -233,7 +236,15 @@ impl Ledger {
             if book.source.flow != flow {
                 retained.mix();
             }
-            retained.add(section, from, Some(created_ms), true);
+            retained.add(section, (from, next), Some(created_ms), true);
+            lates += usize::from(book.until.is_some());
+            others += usize::from(book.until.is_none());
+        }
+        match (lates, others) {
+            (0, _) => {}
+            (_, 0) => retained.set_late(),
+            // It goes with the others, but behind what goes before it on its late lanes.
+            _ => retained.mix(),
         }
         if self.frames.is_empty() {
             self.progressed = now;
@@ -249,7 +260,14 @@ impl Ledger {
     /// The spill says that it no longer has what it had of a partition: it is damaged, or was dropped by policy. The lane sends what comes before
     /// it and is given up there. Untold, it is found out at the spill's end, which is never reached while more comes in than goes out.
     pub fn lost(&mut self, source: &Source, line: Line, first: NextOffset, next: NextOffset) {
-        let Some((lane, book)) = self.newest_alive(&source.partition) else {
+        let lanes = [self.late_alive(&source.partition), self.newest_alive(&source.partition)];
+        for lane in lanes.map(|found| found.map(|(lane, _)| lane)).into_iter().flatten() {
+            self.lost_of(lane, source, line, first, next);
+        }
+    }
+
+    fn lost_of(&mut self, lane: Lane, source: &Source, line: Line, first: NextOffset, next: NextOffset) {
+        let Some(book) = self.lanes.get(&lane).filter(|book| book.until.is_none_or(|until| first < until)) else {
             return;
         };
         let other = book.source.topic_id.is_other_incarnation(source.topic_id) || (book.base.is_some() && book.line != line);
@@ -351,19 +369,28 @@ impl Ledger {
         }
     }
 
-    /// `reached` are the lanes of which something before it in the same frame is wanted now, and up to where.
+    /// By its partition's late lane, or by its own. `reached` are the lanes of which something before it in the same frame is wanted now, and up to where.
     fn wanted_section(&self, section: &StoredSection, reached: &HashMap<Lane, NextOffset>) -> Wanted {
-        let Some((lane, book)) = self.newest_alive(&section.partition) else {
-            return Wanted::Not;
-        };
+        let lanes = [self.late_alive(&section.partition), self.newest_alive(&section.partition)];
+        let wanted = lanes.into_iter().flatten().map(|(lane, book)| Self::wanted_by(lane, book, section, reached));
+        wanted.into_iter().find(|wanted| *wanted != Wanted::Not).unwrap_or(Wanted::Not)
+    }
+
+    fn wanted_by(lane: Lane, book: &LaneBook, section: &StoredSection, reached: &HashMap<Lane, NextOffset>) -> Wanted {
         let (Some((first, next)), Some(position)) = (section.kind.range(), reached.get(&lane).copied().or(book.position)) else {
             return Wanted::Not;
         };
         let other = book.line != section.line || book.source.topic_id.is_other_incarnation(section.topic_id);
+        let next = book.until.map_or(next, |until| next.min(until));
         if other || book.is_broken || next <= position || section.is_void() {
             return Wanted::Not;
         }
         if first <= position { Wanted::Now(lane) } else { Wanted::Later(lane) }
+    }
+
+    fn late_alive(&self, partition: &TopicPartition) -> Option<(Lane, &LaneBook)> {
+        let lane = *self.late.get(partition)?;
+        Some((lane, self.lanes.get(&lane).filter(|book| !book.is_dead())?))
     }
 
     fn newest_alive(&self, partition: &TopicPartition) -> Option<(Lane, &LaneBook)> {
@@ -375,7 +402,7 @@ impl Ledger {
     pub(super) fn commit(&mut self, lane: Lane, next: NextOffset) {
         if let Some(book) = self.lanes.get(&lane).filter(|book| !book.is_assumed || book.base.is_some()) {
             let is_leaving = matches!(book.phase, Phase::Draining { then: AfterDrain::Reopen | AfterDrain::Close });
-            if is_leaving || book.source.outlived_by.is_some() {
+            if is_leaving || book.source.outlived_by.is_some() || book.until.is_some() {
                 // In the topic that has its name now, or in a truncated log, its offsets may mean something else.
                 return;
             }

@@ -8,7 +8,7 @@ mod line;
 use line::{Load, Simulated};
 
 fn spec(class: u8, weight: u32) -> FlowSpec {
-    FlowSpec { class: TopicClass::new(class).unwrap(), weight, rate_max: None, ttl: None }
+    FlowSpec { class: TopicClass::new(class).unwrap(), weight, ..FlowSpec::default() }
 }
 
 /// Sends `count` frames of `bytes` of whoever is next while all have something, and answers the bytes of each.

@@ -35,7 +35,7 @@ pub enum Begins {
 
 impl Known {
     /// What the spill knows of one incarnation.
-    fn of(&self, topic_id: TopicId) -> Self {
+    pub(super) fn of(&self, topic_id: TopicId) -> Self {
         let own = self.spans.iter().filter(|(source, _)| !source.topic_id.is_other_incarnation(topic_id));
         Self { spans: own.cloned().collect(), released: self.released }
     }
@@ -54,7 +54,7 @@ impl Known {
         Some((ends.max()?, line))
     }
 
-    fn plan(&self, ledger: &Ledger, lane: Lane, point: ResumePoint) -> Option<Plan> {
+    pub(super) fn plan(&self, ledger: &Ledger, lane: Lane, point: ResumePoint) -> Option<Plan> {
         let topic_id = ledger.book(lane)?.source.topic_id;
         Some(plan(&self.spans, self.released, point, topic_id, Some(topic_id)))
     }
@@ -131,6 +131,9 @@ impl Spool {
     /// something that is not released. If the source has another one by then, or none, [`LaneSource::outlived_by`](crate::lane::LaneSource) says
     /// so, and the lane ends by itself when all of that is at the centre: then what it released has to be told to the spill before it is asked again.
     pub(super) fn begin(&mut self, ledger: &mut Ledger, lane: Lane, point: ResumePoint, known: &Known) -> Begins {
+        if let Some(until) = ledger.book(lane).and_then(|book| book.until) {
+            return self.begin_late(ledger, lane, until, point, known);
+        }
         if ledger.book(lane).is_some_and(|book| book.source.outlived_by.is_some()) {
             return self.begin_past(ledger, lane, point, known);
         }
@@ -155,6 +158,11 @@ impl Spool {
         match legs.first() {
             None => begin_read(ledger, lane, ResumePoint::At(at)),
             Some(Leg::Refill { .. }) => Begins::Hole,
+            Some(Leg::Send { opening: Opening::Joins, first, next, .. })
+                if legs.len() == 1 && first < next && self.defers(ledger, lane) =>
+            {
+                self.begin_deferring(ledger, lane, point, *first, *next)
+            }
             Some(Leg::Send { opening, first, next, .. }) => {
                 let beginning = beginning_of(*opening, *first);
                 ledger.read_on(lane, at);
@@ -232,7 +240,7 @@ impl Spool {
     }
 }
 
-fn beginning_of(opening: Opening, first: NextOffset) -> Beginning {
+pub(super) fn beginning_of(opening: Opening, first: NextOffset) -> Beginning {
     match opening {
         Opening::Joins => Beginning::Resume { at: first },
         Opening::Start => Beginning::Start { at: first },
@@ -241,7 +249,7 @@ fn beginning_of(opening: Opening, first: NextOffset) -> Beginning {
 }
 
 /// What the spill knows of a lane's own incarnation.
-fn own_of(ledger: &Ledger, lane: Lane, known: &Known) -> Known {
+pub(super) fn own_of(ledger: &Ledger, lane: Lane, known: &Known) -> Known {
     ledger.book(lane).map_or_else(Known::default, |book| known.of(book.source.topic_id))
 }
 

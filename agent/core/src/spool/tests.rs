@@ -19,6 +19,7 @@ use crate::start::{Beginning, LogRange, StartPolicy};
 
 mod centre;
 mod examples;
+mod live;
 mod past;
 mod site;
 mod world;
@@ -83,6 +84,8 @@ pub(super) enum Action {
     Narrow(bool),
     /// The next agent has other rules, so that partitions are of other flows.
     Rules(usize),
+    /// The next collector knows no deferred ranges, or does.
+    Older(bool),
     /// The local group forgets the partition.
     LoseGroup(u32),
     /// Another agent of the site sent so many more records of the partition, while this one had no session.
@@ -116,7 +119,8 @@ fn action(worlds: Worlds) -> impl Strategy<Value = Action> {
         3 => (0usize..5).prop_map(Action::Acks),
         1 => Just(Action::Delete),
         2 => Just(Action::Forget),
-        1 => (0u64..7).prop_map(Action::Wait),
+        1 => prop_oneof![9 => 0u64..7, 1 => Just(300)].prop_map(Action::Wait),
+        1 => prop_oneof![1 => Just(true), 3 => Just(false)].prop_map(Action::Older),
         1 => Just(Action::Rest),
         1 => Just(Action::Due),
         2 => Just(Action::Connect),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use spillway_agent_core::lane::{LaneBook, LaneSource, Phase};
 use spillway_agent_core::schedule::Flow;
-use spillway_agent_core::spool::{Begins, Known};
+use spillway_agent_core::spool::{Begins, Known, begin_without_spill};
 use spillway_agent_core::start::{Gap, LogRange, StartPolicy};
 use spillway_agent_core::topics::TopicState;
 use spillway_config::OnGap;
@@ -64,7 +64,15 @@ impl Runner {
     pub(in super::super) fn begin(&mut self, lane: Lane, source: LaneSource, point: ResumePoint) {
         let question = self.question(lane, source, Asked::Begin(point));
         self.release(&question.source.partition);
-        match self.spill.as_mut().filter(|spill| spill.known.contains(&question.source.partition)) {
+        let is_late = self.ledger.book(lane).is_some_and(|book| book.until.is_some());
+        if is_late && self.spill.is_none() {
+            if let Some(section) = begin_without_spill(&mut self.ledger, lane, point) {
+                self.tell_lost(&question.source.partition, section);
+                self.openings.push(section);
+            }
+            return;
+        }
+        match self.spill.as_mut().filter(|spill| is_late || spill.known.contains(&question.source.partition)) {
             Some(spill) => spill.tell(question.source.partition.clone(), Purpose::Begin(Box::new(question))),
             None => self.questions.push_back(question),
         }
@@ -254,11 +262,26 @@ impl Runner {
         Ok(())
     }
 
+    /// Deferred records that an agent without a spill cannot have any more.
+    fn tell_lost(&mut self, partition: &TopicPartition, section: Section) {
+        if let SectionKind::Gap { first, next, reason } = section.kind {
+            self.record_gap(partition, Gap { first, next, reason });
+        }
+    }
+
     fn begun(&mut self, partition: &TopicPartition, section: Option<Section>) -> Result<(), Error> {
         let Some(section) = section else {
             return Ok(());
         };
         if let SectionKind::Gap { first, next, reason } = section.kind {
+            if reason == GapReason::Deferred {
+                tracing::info!(
+                    event = "deferred", topic = %partition.topic, partition = partition.partition.index(), first = first.value(), next = next.value(),
+                    "what is new goes first; these offsets follow out of the spill"
+                );
+                self.send_opening(partition, section);
+                return Ok(());
+            }
             // What the spill lost or dropped is no reason to halt: on_gap is about the source.
             let at_source = !matches!(reason, GapReason::Dropped | GapReason::Damaged);
             if at_source && self.parts.config.on_gap_of(partition.topic.as_str()) == OnGap::Halt {

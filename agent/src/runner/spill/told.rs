@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use spillway_agent_core::lane::LaneBook;
 use spillway_ops::exit;
-use spillway_proto::TopicPartition;
+use spillway_proto::{NextOffset, TopicPartition};
 use spillway_spill::Class;
 use spillway_spill::admission::Full;
 use spillway_spill::store::{Error, Release, Report};
@@ -16,11 +16,12 @@ use super::{Command, Spill};
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Spill {
-    fn release<'b>(&mut self, books: impl IntoIterator<Item = &'b LaneBook>) {
+    /// With what may be released of each.
+    fn release<'b>(&mut self, books: impl IntoIterator<Item = (&'b LaneBook, Option<NextOffset>)>) {
         let mut releases = Vec::new();
-        for book in books {
+        for (book, released) in books {
             let (partition, line) = (&book.source.partition, book.line);
-            let Some(next) = book.acked.filter(|_| self.known.contains(partition)) else {
+            let Some(next) = released.filter(|_| self.known.contains(partition)) else {
                 continue;
             };
             let release = Release { partition: partition.clone(), topic_id: book.source.topic_id, line, next };
@@ -116,14 +117,14 @@ impl Runner {
         let Some(spill) = self.spill.as_mut().filter(|spill| !spill.known.is_empty()) else {
             return;
         };
-        spill.release(self.ledger.partitions().map(|(_, book)| book));
+        spill.release(self.ledger.partitions().map(|(_, book)| (book, self.ledger.released(book))));
     }
 
     /// Tells the store what the centre has of a partition, before something is asked about it.
     pub(super) fn release(&mut self, partition: &TopicPartition) {
         let book = self.ledger.lane_of(partition).and_then(|lane| self.ledger.book(lane));
         if let (Some(spill), Some(book)) = (&mut self.spill, book) {
-            spill.release([book]);
+            spill.release([(book, self.ledger.released(book))]);
         }
     }
 

@@ -12,15 +12,19 @@ use crate::ledger::expire::HOLD;
 use crate::schedule::Flow;
 
 impl Frames {
-    /// Makes gaps of the frames at the head of the flow's queue of which all is over, and joins them. Answers the bytes of the agent's budget that are free now.
+    /// Makes gaps of the frames at the head of each of the flow's queues of which all is over, and joins them. Answers the bytes of the agent's budget that are free now.
     pub(in super::super) fn expire(&mut self, flow: Flow, is_over: impl Fn(Timestamps) -> bool, now: Instant) -> usize {
+        self.expire_queue(flow, false, &is_over, now) + self.expire_queue(flow, true, &is_over, now)
+    }
+
+    fn expire_queue(&mut self, flow: Flow, is_late: bool, is_over: impl Fn(Timestamps) -> bool, now: Instant) -> usize {
         let mut freed = 0;
-        let Some(head) = self.queued(flow, 0).filter(|head| self.turn(*head, &is_over, &mut freed)) else {
+        let Some(head) = self.queued(flow, is_late, 0).filter(|head| self.turn(*head, &is_over, &mut freed)) else {
             return freed;
         };
         let mut has_grown = false;
         let is_last = loop {
-            let Some(next) = self.queued(flow, 1) else {
+            let Some(next) = self.queued(flow, is_late, 1) else {
                 break true;
             };
             if !self.turn(next, &is_over, &mut freed) || !self.join(head, next) {
@@ -38,13 +42,13 @@ impl Frames {
     }
 
     /// The frame at this place of the flow's queue. Forgets those before it that are released.
-    fn queued(&mut self, flow: Flow, place: usize) -> Option<u64> {
+    fn queued(&mut self, flow: Flow, is_late: bool, place: usize) -> Option<u64> {
         loop {
-            let index = *self.unsent.get(&flow)?.get(place)?;
+            let index = *self.unsent.get_mut(&flow)?.queue(is_late).get(place)?;
             if self.at(index).is_some_and(|frame| !frame.released) {
                 return Some(index);
             }
-            self.unsent.get_mut(&flow)?.remove(place);
+            self.unsent.get_mut(&flow)?.queue(is_late).remove(place);
         }
     }
 
@@ -151,6 +155,9 @@ impl Frames {
             return;
         };
         if let Some(sum) = self.bytes.get_mut(&frame.flow) {
+            *sum = *sum - frame.bytes.len() + bytes.len();
+        }
+        if let Some(sum) = self.durable.get_mut(&frame.flow).filter(|_| frame.copy == Copy::Durable) {
             *sum = *sum - frame.bytes.len() + bytes.len();
         }
         (frame.sections, frame.bytes) = (sections, bytes);

@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use spillway_proto::Lane;
 use spillway_proto::frame::{Frame, GapReason};
-use spillway_proto::message::ResumePoint;
+use spillway_proto::message::{OpenLane, ResumePoint};
+use spillway_proto::{FrameSeq, Lane};
 use spillway_spill_core::entry::Class;
 
-use super::centre::{Answer, Centre};
+use super::centre::{Answer, Centre, Open};
 use super::site::{Site, built, opening};
 use super::{Action, LIMITS, next, source};
 use crate::lane::{AfterDrain, HeldBecause, LaneSource};
 use crate::ledger::{Ledger, Resumed};
-use crate::schedule::{Flow, FlowSpec, Scheduler, TopicClass};
+use crate::schedule::{Flow, FlowSpec, Order, Scheduler, TopicClass};
 use crate::spool::{Append, Begins, Holdings, Spools};
 use crate::start::{LogRange, StartPolicy, decide};
 use crate::ttl::TimeToLive;
@@ -26,7 +26,11 @@ const MAX_RAW: usize = 1 << 20;
 const WINDOW: usize = 200;
 
 /// The flow of each partition, under different rules.
-pub(super) const RULES: [[u16; PARTITIONS as usize]; 4] = [[0, 0, 0], [0, 1, 2], [2, 2, 0], [1, 0, 1]];
+pub(super) const RULES: [[u16; PARTITIONS as usize]; 8] =
+    [[0, 0, 0], [0, 1, 2], [2, 2, 0], [1, 0, 1], [0, 0, 0], [0, 1, 2], [2, 2, 0], [1, 0, 1]];
+
+/// From these rules on, all flows but that of class 1 are live-first.
+pub(super) const LIVE_FIRST: usize = 4;
 
 fn flow_of(rules: usize, index: u32) -> Flow {
     Flow(RULES[rules][index as usize])
@@ -34,13 +38,18 @@ fn flow_of(rules: usize, index: u32) -> Flow {
 
 /// Classes 0, 1 and 3. Under the first rules there is one flow.
 fn ledger(rules: usize, ttl: Option<TimeToLive>, now: Instant) -> Ledger {
-    let spec = |class| FlowSpec { class: TopicClass::new(class).unwrap(), ttl, ..FlowSpec::default() };
-    let flows = if rules == 0 { vec![FlowSpec { ttl, ..FlowSpec::default() }] } else { [0, 1, 3].map(spec).into() };
+    let order = |class| if rules < LIVE_FIRST || class == 1 { Order::Fifo } else { Order::LiveFirst };
+    let spec = |class| FlowSpec { class: TopicClass::new(class).unwrap(), ttl, order: order(class), ..FlowSpec::default() };
+    let flows = if rules.is_multiple_of(LIVE_FIRST) { vec![spec(2)] } else { [0, 1, 3].map(spec).into() };
     Ledger::with(Scheduler::new(flows), now)
 }
 
 fn spools(rules: usize, holds: &Holdings) -> Spools {
-    let classes = if rules == 0 { vec![Class::DEFAULT] } else { [0, 1, 3].map(|class| Class::of(Class::BLOCK, class, 0).unwrap()).into() };
+    let classes = if rules.is_multiple_of(LIVE_FIRST) {
+        vec![Class::DEFAULT]
+    } else {
+        [0, 1, 3].map(|class| Class::of(Class::BLOCK, class, 0).unwrap()).into()
+    };
     Spools::new(LIMITS, classes, holds, |partition| flow_of(rules, partition.partition.index()))
 }
 
@@ -58,7 +67,7 @@ pub(super) struct World {
     /// What the source reads: lane and position of each partition.
     reading: BTreeMap<u32, (Lane, u64)>,
     unsynced: VecDeque<Append>,
-    wire: VecDeque<Frame>,
+    wire: VecDeque<(FrameSeq, Frame)>,
     acks: VecDeque<(Lane, u64)>,
     reopen: BTreeSet<u32>,
     appended: usize,
@@ -74,6 +83,8 @@ pub(super) struct World {
     began: Instant,
     mortal: Option<TimeToLive>,
     passed: usize,
+    /// The next session is with a collector that knows no deferred ranges.
+    older: bool,
 }
 
 impl World {
@@ -117,6 +128,7 @@ impl World {
             began: now,
             mortal,
             passed: 0,
+            older: false,
         };
         (0..PARTITIONS).for_each(|index| world.open(index));
         world
@@ -133,6 +145,7 @@ impl World {
         }
         match action {
             Action::Block(blocked) => self.blocked = blocked,
+            Action::Older(older) => self.older = older,
             Action::Rules(rules) => self.rules.1 = rules,
             Action::Narrow(narrow) => self.narrow = narrow,
             Action::Write(counts) => (0..).zip(counts).for_each(|(index, count)| self.write(index, count)),
@@ -140,14 +153,17 @@ impl World {
             Action::Sync(count) => self.sync(count),
             Action::Drain(count) => (0..count).for_each(|_| self.drain()),
             Action::Send => {
+                // Before each frame, also of what was taken back from the spill just now.
+                self.expire();
                 while let Some(frame) = self.ledger.next_frame() {
-                    let frame = Frame::decode(frame.bytes, MAX_RAW).unwrap();
+                    let (seq, frame) = (frame.seq, Frame::decode(frame.bytes, MAX_RAW).unwrap());
                     self.check_ages(&frame);
-                    self.wire.push_back(frame);
+                    self.wire.push_back((seq, frame));
                     self.expire();
                 }
             }
-            Action::Arrive(count) => (0..count).for_each(|_| self.arrive()),
+            // Each frame travels alone: some arrive in the other order.
+            Action::Arrive(count) => (0..count).for_each(|_| self.arrive(count.is_multiple_of(3))),
             Action::Acks(count) => {
                 for (lane, at) in self.acks.drain(..count.min(self.acks.len())) {
                     self.ledger.ack(lane, next(at), self.now).unwrap();
@@ -178,7 +194,7 @@ impl World {
 
     /// The link is back, and everything works: all of it has to arrive.
     pub(super) fn finish(&mut self) {
-        self.narrow = false;
+        (self.narrow, self.older) = (false, false);
         for _ in 0..3 * (20 + self.site.entries.len()) {
             // One that stands still is held once what was sent before is acknowledged.
             (0..PARTITIONS).for_each(|index| self.retry(index));
@@ -213,6 +229,13 @@ impl World {
                 );
             }
         }
+        for (index, (_, end)) in &self.site.logs {
+            assert!(self.centre.deferred(*index).is_empty(), "partition {index} is not all there: {:#?}", self.ledger);
+            let mut there = self.centre.received.get(index).cloned().unwrap_or_default();
+            there.extend(self.centre.lost.iter().filter(|(of, ..)| of == index).map(|(_, offset, _)| *offset));
+            there.sort_unstable();
+            assert_eq!(there, (0..*end).collect::<Vec<_>>(), "partition {index}: each offset once, or told to be lost");
+        }
         assert!(self.ledger.is_empty() && !self.spool.is_in_use(), "something is left: {:#?}", self.spool);
         for (index, offset, reason) in &self.centre.lost {
             let at = (*index, *offset);
@@ -223,6 +246,16 @@ impl World {
                 _ => assert!(self.site.damaged.contains(&at), "{at:?} is told to be lost ({reason:?}), and was not damaged"),
             }
         }
+    }
+
+    /// Offsets of a partition in the order in which they came.
+    pub(super) fn received(&self, index: u32) -> Vec<u64> {
+        self.centre.received.get(&index).cloned().unwrap_or_default()
+    }
+
+    /// How often something was deferred.
+    pub(super) fn deferrals(&self) -> usize {
+        self.centre.deferrals
     }
 
     /// How many offsets the centre was told to be lost.
@@ -279,6 +312,9 @@ impl World {
             self.unsynced.retain(|append| class.is_some_and(|class| append.class != class));
             self.returning = true;
         }
+        for open in self.ledger.open_late() {
+            self.announce(&open);
+        }
         for attachment in self.ledger.take_attachments() {
             self.reading.insert(attachment.partition.partition.index(), (attachment.lane, attachment.next.value()));
         }
@@ -286,7 +322,7 @@ impl World {
             self.reading.retain(|_, (lane, _)| *lane != detachment.lane);
             self.ledger.detached(detachment.lane);
         }
-        let ended = self.ledger.take_ended().into_iter().filter(|ended| !matches!(ended.then, AfterDrain::Hold(_)));
+        let ended = self.ledger.take_ended().into_iter().filter(|ended| !matches!(ended.then, AfterDrain::Hold(_)) && !ended.is_late);
         self.reopen.extend(ended.map(|ended| ended.partition.partition.index()));
         for (partition, committed) in self.ledger.take_commits() {
             let index = partition.partition.index();
@@ -312,14 +348,17 @@ impl World {
         }
         let gone = |at| self.site.damaged.contains(&at) || self.site.dropped.contains(&at);
         let safe = |offset| held.contains(&offset) || gone((index, offset));
-        let missing = (centre..committed).find(|offset| !safe(*offset));
-        assert_eq!(missing, None, "partition {index}: {committed} is to be committed, the centre has {centre}");
+        let deferred = self.centre.deferred(index);
+        let awaited = deferred.iter().flat_map(|range| range.first.value()..range.end.value());
+        let missing = awaited.chain(centre..committed).find(|offset| *offset < committed && !safe(*offset));
+        assert_eq!(missing, None, "partition {index}: {committed} is to be committed, the centre has {centre} but {deferred:?}");
     }
 
     fn open(&mut self, index: u32) {
-        let lane = self.ledger.open(LaneSource { flow: flow_of(self.rules.0, index), ..source(index) }).unwrap().lane;
+        let open = self.ledger.open(LaneSource { flow: flow_of(self.rules.0, index), ..source(index) }).unwrap();
+        let lane = open.lane;
         if self.connected {
-            self.announce(lane, index);
+            self.announce(&open);
         } else {
             let committed = self.site.committed.get(&index).map(|at| next(*at));
             let known = self.known(index);
@@ -332,11 +371,13 @@ impl World {
         }
     }
 
-    fn announce(&mut self, lane: Lane, index: u32) {
-        // The partition's older lanes are dead from now on: docs/wire-protocol.md.
-        self.centre.lanes.values_mut().filter(|(other, _)| *other == index).for_each(|(_, dead)| *dead = true);
-        self.centre.lanes.insert(lane, (index, false));
-        let point = self.centre.point(index);
+    fn announce(&mut self, open: &OpenLane) {
+        let (lane, index, until) = (open.lane, open.source.partition.index(), open.until);
+        let point = self.centre.open(lane, Open { index, until });
+        let deferred = self.centre.deferred(index);
+        if until.is_none() && !deferred.is_empty() {
+            self.ledger.tell_deferred(lane, deferred).unwrap();
+        }
         if matches!(self.ledger.resume(lane, point, self.now).unwrap(), Resumed::Begin(_)) {
             self.begin(lane, index, point);
         }
@@ -368,7 +409,9 @@ impl World {
         let end = self.site.logs.get(&index).copied().unwrap_or_default().1;
         if !self.connected && end > 0 {
             let at = self.centre.progress.get(&index).copied().unwrap_or(0);
-            self.centre.progress.insert(index, (at + count).min(end));
+            let to = (at + count).min(end).max(at);
+            self.centre.progress.insert(index, to);
+            self.centre.received.entry(index).or_default().extend(at..to);
         }
     }
 
@@ -403,9 +446,10 @@ impl World {
         }
     }
 
-    fn arrive(&mut self) {
-        if let Some(frame) = self.wire.pop_front() {
-            let Answer { acks, holds } = self.centre.take(&frame);
+    fn arrive(&mut self, newest: bool) {
+        let arrived = if newest { self.wire.pop_back() } else { self.wire.pop_front() };
+        if let Some((seq, frame)) = arrived {
+            let Answer { acks, holds } = self.centre.take(seq, frame);
             self.acks.extend(acks);
             for (lane, at) in holds {
                 let because = HeldBecause { reason: "test", detail: String::new() };
@@ -417,8 +461,10 @@ impl World {
     fn connect(&mut self) {
         if !self.connected {
             self.connected = true;
-            for open in self.ledger.session_opened(WINDOW) {
-                self.announce(open.lane, open.source.partition.index());
+            // One that does not know them refuses a site with deferred ranges.
+            let defers = !self.older || self.centre.deferred.values().any(|deferred| !deferred.is_empty());
+            for open in self.ledger.session_opened_with(WINDOW, defers) {
+                self.announce(&open);
             }
         }
     }
@@ -428,7 +474,7 @@ impl World {
             self.connected = false;
             self.wire.clear();
             self.acks.clear();
-            self.centre.lanes.clear();
+            self.centre.clear();
             self.ledger.session_closed();
             self.spool.session_closed(&mut self.ledger);
         }
@@ -450,6 +496,9 @@ impl World {
 
     fn retry(&mut self, index: u32) {
         self.centre.refused.insert(index, false);
+        if let Some(lane) = self.ledger.late_of(&source(index).partition) {
+            self.ledger.retry_late(lane);
+        }
         let lane = self.ledger.lane_of(&source(index).partition);
         if lane.and_then(|lane| self.ledger.book(lane)).is_some_and(|book| book.is_dead()) {
             self.open(index);

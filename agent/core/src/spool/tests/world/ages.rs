@@ -6,7 +6,7 @@ use std::time::Duration;
 use spillway_proto::compress::Decompressor;
 use spillway_proto::frame::{Frame, GapReason, SectionKind};
 
-use super::World;
+use super::{LIVE_FIRST, Open, World};
 
 /// The time of day when the world begins, milliseconds since 1970.
 const BEGAN_MS: i64 = 1_000_000_000;
@@ -38,18 +38,20 @@ impl World {
             return;
         }
         let times = frame.timestamps(&mut Decompressor::new().unwrap()).unwrap();
-        // What an earlier agent spilled together, and is of several flows by now, goes as it is.
-        let flows =
-            frame.sections().iter().filter_map(|section| Some(self.ledger.book(section.lane)?.source.flow)).collect::<BTreeSet<_>>();
-        let is_right = flows.len() > 1 || times.is_none_or(|times| !self.is_over(times.newest));
+        // What was spilled together, and is of several flows by now, or late in part only, goes as it is.
+        let kind = |lane| self.ledger.book(lane).map(|book| (book.source.flow, book.until.is_some(), book.is_dead()));
+        let kinds = frame.sections().iter().map(|section| kind(section.lane));
+        let kinds = kinds.filter(|kind| kind.is_some() || self.rules.0 >= LIVE_FIRST).collect::<BTreeSet<_>>();
+        let is_right = kinds.len() > 1 || times.is_none_or(|times| !self.is_over(times.newest));
         assert!(is_right, "{times:?} is sent at {}", self.now_ms());
         for section in frame.sections() {
-            let (Some((index, false)), SectionKind::Gap { first, next, reason: GapReason::Expired }) =
+            let (Some(Open { index, until }), SectionKind::Gap { first, next, reason: GapReason::Expired }) =
                 (self.centre.lanes.get(&section.lane).copied(), section.kind)
             else {
                 continue;
             };
-            let at = self.centre.progress.get(&index).copied().unwrap_or(0);
+            let at = self.centre.expected(index, until);
+            let next = until.map_or(next, |until| next.min(until));
             self.passed += 1;
             for offset in first.value().max(at)..next.value() {
                 let timestamp = self.site.times[&(index, offset)];

@@ -91,7 +91,7 @@ impl World {
 
     pub(super) fn delete(&mut self) {
         for (_, book) in self.ledger.partitions() {
-            if let Some(acked) = book.acked {
+            if let Some(acked) = self.ledger.released(book) {
                 let released = self.site.released.entry(book.source.partition.partition.index()).or_default();
                 *released = acked.value().max(*released);
             }
