@@ -43,6 +43,9 @@ fn what_is_new_goes_before_what_the_spill_holds() {
     assert_eq!(world.deferrals(), 1);
     assert_eq!(world.received(0), [(0..10).collect::<Vec<_>>(), (40..50).collect()].concat(), "nothing of the spill was read so far");
     assert!(world.is_in_use());
+    // What the centre has above the range does not release what is in it.
+    world.play(Action::Delete);
+    world.play(Action::Forget);
     // The agent dies with the backlog in its spill, and another one goes on with both.
     world.play(Action::Crash(0));
     world.play(Action::Connect);
