@@ -10,6 +10,8 @@ use spillway_proto::{Lane, NextOffset};
 use crate::schedule::{Flow, Scope};
 
 mod expire;
+#[cfg(test)]
+mod tests;
 
 /// Frames from the oldest that is not released on; the index of a frame is its place in all that were ever pushed.
 #[derive(Debug, Default)]

@@ -70,27 +70,6 @@ fn in_order_where_the_rules_or_the_collector_want_it() {
     }
 }
 
-/// What is new and what is late share the line as 16 to 1 while both wait.
-#[test]
-fn what_is_late_is_not_starved() {
-    let mut world = after_an_outage(LIVE_FIRST);
-    world.play(Action::Connect);
-    exchange(&mut world);
-    let mut late = 0;
-    for _ in 0..200 {
-        (0..4).for_each(|_| write(&mut world, 1));
-        world.play(Action::Drain(2));
-        // The window is narrow: only some of what waits goes.
-        exchange(&mut world);
-        late = world.received(0).iter().filter(|offset| (10..40).contains(*offset)).count();
-        if late == 30 {
-            break;
-        }
-    }
-    assert_eq!(late, 30, "{:?}", world.received(0));
-    world.finish();
-}
-
 /// A line that does not keep up with what is new defers again after a while, and each of the ranges comes in order.
 #[test]
 fn what_is_new_may_become_a_backlog_again() {
