@@ -34,7 +34,7 @@ mod spilled;
 pub use entries::{Attachment, Detachment, Ended, Error, Outgoing, Passed, Resumed};
 use expire::oldest;
 pub(crate) use expire::times_of;
-use frames::{Copy, Frames, Retained};
+use frames::{Copy, Frames, Released, Retained};
 pub use late::{MAX_LATE_LANES, MAX_SITE_RANGES};
 pub use spilled::{FrameCopy, Wanted};
 
@@ -250,7 +250,6 @@ impl Ledger {
     /// # Errors
     /// When a section does not join its lane: a bug, and to go on would lose or duplicate records.
     pub fn push(&mut self, frame: EncodedFrame, timestamps: &[Option<Timestamps>], budget: usize, now: Instant) -> Result<(), Error> {
-        let index = self.frames.next_index();
         let flow = self.flow_of(&frame.sections);
         let times = times_of(&frame.sections, timestamps);
         let mut retained = Retained::new(flow, frame.bytes, budget, Copy::None, now).dated(times);
@@ -271,11 +270,7 @@ impl Ledger {
             }
             retained.add(section, (from, section.kind.next()), oldest(timestamps.get(place).copied().flatten()), open);
         }
-        if self.frames.is_empty() {
-            self.progressed = now;
-        }
-        self.frames.push(index, retained);
-        self.sweep();
+        self.keep(retained, now);
         Ok(())
     }
 
@@ -403,19 +398,22 @@ impl Ledger {
         self.end_if_drained(lane);
     }
 
+    fn keep(&mut self, frame: Retained, now: Instant) {
+        if self.frames.is_empty() {
+            self.progressed = now;
+        }
+        self.frames.push(frame);
+        self.sweep();
+    }
+
     /// Drops released frames, gives their bytes back, forgets dead lanes that nothing names any more.
     fn sweep(&mut self) {
-        for frame in self.frames.take_released() {
-            *self.released_budget.entry(frame.flow()).or_default() += frame.budget();
-            if let Some(window) = self.session.as_mut().filter(|_| frame.was_sent()) {
-                window.sent_bytes -= frame.length();
+        for Released { flow, budget, length, lanes, sent } in self.frames.take_released() {
+            *self.released_budget.entry(flow).or_default() += budget;
+            if let Some(window) = self.session.as_mut().filter(|_| sent) {
+                window.sent_bytes -= length;
             }
-            for lane in frame.lanes() {
-                if let Some(book) = self.lanes.get_mut(lane) {
-                    book.frames -= 1;
-                }
-                self.forget_if_unused(*lane);
-            }
+            lanes.into_iter().for_each(|lane| self.let_go_of(lane));
         }
     }
 }

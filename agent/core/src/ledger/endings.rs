@@ -129,6 +129,15 @@ impl Ledger {
         self.forget_if_unused(lane);
     }
 
+    /// One frame less names the lane.
+    pub(super) fn let_go_of(&mut self, lane: Lane) {
+        if let Some(book) = self.lanes.get_mut(&lane) {
+            book.frames -= 1;
+        }
+        self.forget_if_unused(lane);
+    }
+
+    /// Forgets a dead lane that nothing names any more.
     pub(super) fn forget_if_unused(&mut self, lane: Lane) {
         let (newest, late) = (&self.newest, &self.late);
         let is_current = |partition: &TopicPartition| newest.get(partition) == Some(&lane) || late.get(partition) == Some(&lane);

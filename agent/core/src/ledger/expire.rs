@@ -1,8 +1,9 @@
 //! Records that are too old to be sent: their frames turn into gaps while they wait.
 //!
-//! - H. What is under way in the open session is never changed. Of what is not, the collector takes what its position lacks, whether it was sent before or not: so a
+//! Invariants, beside those of [`super`]:
+//! - K. What is under way in the open session is never changed. Of what is not, the collector takes what its position lacks, whether it was sent before or not: so a
 //!   frame may turn into gaps between two sessions, and what the centre had taken of it by then stays taken.
-//! - I. Gaps that follow each other in a flow go out as one, also if they come one after the other within a second.
+//! - L. Gaps that follow each other in a flow go out as one, also if they come one after the other within a second.
 
 use std::time::{Duration, Instant};
 

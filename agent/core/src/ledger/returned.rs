@@ -41,7 +41,6 @@ impl Ledger {
         budget: usize,
         now: Instant,
     ) -> Result<(), Error> {
-        let index = self.frames.next_index();
         let bytes = self.without_dead(sections, bytes)?;
         let mut retained = Retained::new(self.flow_of(sections), bytes, budget, Copy::None, now).dated(times);
         for section in sections {
@@ -55,11 +54,7 @@ impl Ledger {
             }
             retained.add(section, (wanted.unwrap_or(next), next), None, wanted.is_some());
         }
-        if self.frames.is_empty() {
-            self.progressed = now;
-        }
-        self.frames.push(index, retained);
-        self.sweep();
+        self.keep(retained, now);
         Ok(())
     }
 

@@ -214,7 +214,6 @@ impl Ledger {
         times: Option<Timestamps>,
         now: Instant,
     ) -> Result<(), Error> {
-        let index = self.frames.next_index();
         let flow = self.flow_of(&frame.sections);
         // Its bytes have a bound of their own, and hold nothing of the agent's budget.
         let mut retained = Retained::new(flow, frame.bytes, 0, Copy::Durable, now).dated(times);
@@ -246,11 +245,7 @@ impl Ledger {
             // It goes with the others, but behind what goes before it on its late lanes.
             _ => retained.mix(),
         }
-        if self.frames.is_empty() {
-            self.progressed = now;
-        }
-        self.frames.push(index, retained);
-        self.sweep();
+        self.keep(retained, now);
         for section in &frame.sections {
             self.stop_at_loss(section.lane);
         }
@@ -330,14 +325,6 @@ impl Ledger {
 
     fn books(&self, scope: Scope) -> impl Iterator<Item = &LaneBook> {
         self.lanes.values().filter(move |book| scope.has(book.source.flow))
-    }
-
-    /// One frame less names the lane.
-    fn let_go_of(&mut self, lane: Lane) {
-        if let Some(book) = self.lanes.get_mut(&lane) {
-            book.frames -= 1;
-        }
-        self.forget_if_unused(lane);
     }
 
     /// A lane is over at once: another one takes the partition over.

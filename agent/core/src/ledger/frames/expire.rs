@@ -7,13 +7,13 @@ use std::time::Instant;
 use spillway_proto::frame::{EncodedFrame, GapReason, Section, SectionKind, Timestamps};
 use spillway_proto::{Lane, limits};
 
-use super::{Copy, Frames, OpenSection, Retained, place};
+use super::{Copy, Frames, OpenSection, Retained};
 use crate::ledger::expire::HOLD;
 use crate::schedule::Flow;
 
 impl Frames {
     /// Makes gaps of the frames at the head of each of the flow's queues of which all is over, and joins them. Answers the bytes of the agent's budget that are free now.
-    pub(in super::super) fn expire(&mut self, flow: Flow, is_over: impl Fn(Timestamps) -> bool, now: Instant) -> usize {
+    pub(in crate::ledger) fn expire(&mut self, flow: Flow, is_over: impl Fn(Timestamps) -> bool, now: Instant) -> usize {
         self.expire_queue(flow, false, &is_over, now) + self.expire_queue(flow, true, &is_over, now)
     }
 
@@ -151,20 +151,10 @@ impl Frames {
             }
         }
         let EncodedFrame { sections, bytes, .. } = EncodedFrame::bare(sections);
-        let Some(frame) = place(self.first, index).and_then(|place| self.frames.get_mut(place)) else {
-            return;
-        };
-        if let Some(sum) = self.bytes.get_mut(&frame.flow) {
-            *sum = *sum - frame.bytes.len() + bytes.len();
+        self.replace_bytes(index, bytes);
+        if let Some(frame) = self.at_mut(index) {
+            frame.sections = sections;
         }
-        if let Some(sum) = self.durable.get_mut(&frame.flow).filter(|_| frame.copy == Copy::Durable) {
-            *sum = *sum - frame.bytes.len() + bytes.len();
-        }
-        (frame.sections, frame.bytes) = (sections, bytes);
-    }
-
-    fn at_mut(&mut self, index: u64) -> Option<&mut Retained> {
-        place(self.first, index).and_then(|place| self.frames.get_mut(place))
     }
 }
 

@@ -1,6 +1,12 @@
 //! What of a flow goes first.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::time::Instant;
+
+use spillway_proto::frame::{Section, SectionKind};
+use spillway_proto::{Lane, NextOffset};
+
+use super::super::Copy;
 use super::*;
 
 const FLOW: Flow = Flow(0);
@@ -16,7 +22,7 @@ fn frame(frames: &mut Frames, length: usize, is_late: bool) {
     if is_late {
         frame.set_late();
     }
-    frames.push(frames.next_index(), frame);
+    frames.push(frame);
 }
 
 /// While both wait, what was deferred gets one byte for sixteen of what goes first, whatever the sizes of frames; alone it gets all.
