@@ -189,6 +189,17 @@ fn holes_between_what_is_too_old_belong_to_it_and_others_stay_holes() {
 }
 
 #[test]
+fn lanes_whose_gaps_join_a_frame_keep_their_order() {
+    let lanes = 20;
+    let mut fixture = Fixture::new(lanes);
+    fixture.push(&[(0, 0, 1)]);
+    fixture.push(&(0..lanes).rev().map(|lane| (lane, u64::from(lane == 0), 2)).collect::<Vec<_>>());
+    fixture.pass(11);
+    let expected = std::iter::once(0).chain((1..lanes).rev()).map(|lane| (lane, 0, 2, true));
+    assert_eq!(fixture.sent(), [expected.collect::<Vec<_>>()]);
+}
+
+#[test]
 fn a_held_lane_leaves_nothing_of_its_gaps() {
     let mut fixture = Fixture::new(2);
     fixture.push(&[(0, 0, 5), (1, 0, 2)]);

@@ -96,11 +96,12 @@ impl Frames {
                 open.range_mut(own).for_each(|section| section.frame = head);
             }
         }
-        let mut new = HashSet::new();
+        let new: Vec<_> = lanes.iter().copied().filter(|lane| !named.contains(lane)).collect();
         if let Some(second) = self.at_mut(next) {
             second.open_count -= moved;
             // What both name is let go of once with the second, as with every frame that is released.
-            second.lanes.retain(|lane| named.contains(lane) || !new.insert(*lane));
+            let mut taken = HashSet::new();
+            second.lanes.retain(|lane| named.contains(lane) || !taken.insert(*lane));
         }
         if let Some(first) = self.at_mut(head) {
             first.open_count += moved;
