@@ -12,7 +12,7 @@ use spillway_proto::deferred::{Deferred, MAX_RANGES, Range};
 use spillway_proto::message::OpenLane;
 use spillway_proto::{Lane, NextOffset, TopicPartition, limits};
 
-use super::{Error, Ledger};
+use super::{Error, Ledger, Window};
 use crate::lane::{AfterDrain, LaneBook, Phase};
 use crate::schedule::{Order, Scope};
 
@@ -86,7 +86,7 @@ impl Ledger {
 
     /// True when the session, and the rules of all these flows, allow that lanes begin with a deferral.
     pub(crate) fn may_defer(&self, scope: Scope) -> bool {
-        let opened = |session: &super::Window| self.next_lane.saturating_sub(session.first_lane) < MAX_SESSION_LANES;
+        let opened = |session: &Window| self.next_lane.saturating_sub(session.first_lane) < MAX_SESSION_LANES;
         let ranges = || self.deferred.values().map(Deferred::len).sum::<usize>();
         self.session.as_ref().is_some_and(|session| session.defers && opened(session))
             && self.scheduler.flows().filter(|(flow, _)| scope.has(*flow)).all(|(_, spec)| spec.order == Order::LiveFirst)

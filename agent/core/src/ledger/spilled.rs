@@ -16,7 +16,7 @@ use spillway_spill_core::summary::Source;
 
 use super::frames::{Copy, Retained};
 use super::{Error, Ledger, attach};
-use crate::lane::{AfterDrain, LaneBook, LaneSource, Phase};
+use crate::lane::{AfterDrain, LaneBook, LaneSource};
 use crate::schedule::{Flow, Scope};
 
 /// A frame to be copied into the spill.
@@ -383,19 +383,6 @@ impl Ledger {
     fn newest_alive(&self, partition: &TopicPartition) -> Option<(Lane, &LaneBook)> {
         let lane = *self.newest.get(partition)?;
         Some((lane, self.lanes.get(&lane).filter(|book| !book.is_dead())?))
-    }
-
-    /// Offers a position for the local group: never below what the centre has, or what is durable in the spill.
-    pub(super) fn commit(&mut self, lane: Lane, next: NextOffset) {
-        if let Some(book) = self.lanes.get(&lane).filter(|book| !book.is_assumed || book.base.is_some()) {
-            let is_leaving = matches!(book.phase, Phase::Draining { then: AfterDrain::Reopen | AfterDrain::Close });
-            if is_leaving || book.source.outlived_by.is_some() || book.until.is_some() {
-                // In the topic that has its name now, or in a truncated log, its offsets may mean something else.
-                return;
-            }
-            let next = Some(next).max(book.durable).max(book.acked).unwrap_or(next);
-            self.commits.insert(book.source.partition.clone(), next);
-        }
     }
 }
 
