@@ -6,7 +6,8 @@
 //! | `sending` | which frame is sent next in the open session |
 //! | `frames` | the frames that are kept |
 //! | `expire` | records that are too old to be sent |
-//! | `spilled`, `returned` | what goes into the spill, and what comes back |
+//! | `spilled`, `returned` | what goes into the spill, and comes back when that takes nothing |
+//! | `drained`, `lines`, `stops` | what is read from the spill, where its lanes go on, and why they stop |
 //! | `late` | deferred ranges and the lanes that bring them |
 //! | `handover`, `entries` | what the books tell, and in which words |
 //!
@@ -31,24 +32,28 @@ use super::lane::{AfterDrain, LaneBook, LaneSource, Phase};
 use super::schedule::{Flow, Scheduler};
 
 mod beginnings;
+mod drained;
 mod endings;
 mod entries;
 mod expire;
 mod frames;
 mod handover;
 mod late;
+mod lines;
 mod returned;
 mod sending;
 mod spilled;
+mod stops;
 
 use beginnings::attach;
+pub use drained::Wanted;
 pub use entries::{Attachment, Detachment, Ended, Error, Outgoing, Passed, Resumed};
 use expire::oldest;
 pub(crate) use expire::times_of;
 use frames::{Copy, Frames, Released, Retained};
 pub use late::{MAX_LATE_LANES, MAX_SITE_RANGES};
 use sending::Window;
-pub use spilled::{FrameCopy, Wanted};
+pub use spilled::FrameCopy;
 
 /// The books. See the module.
 #[derive(Debug)]

@@ -1,17 +1,15 @@
-//! What comes back from a spill that takes nothing, and what stands still because of the spill.
+//! What comes back from a spill that takes nothing.
 
 use std::collections::HashMap;
 use std::time::Instant;
 
 use bytes::Bytes;
 use spillway_proto::frame::{Frame, Section, Timestamps};
-use spillway_proto::{Lane, NextOffset, TopicPartition, limits};
-use spillway_spill_core::entry::StoredSection;
+use spillway_proto::{Lane, NextOffset, limits};
 
 use super::frames::{Copy, Retained};
-use super::spilled::void;
-use super::{Detachment, Error, Ledger};
-use crate::lane::{AfterDrain, HeldBecause, LaneBook, NO_LANE, Phase};
+use super::{Error, Ledger};
+use crate::lane::{LaneBook, NO_LANE};
 
 impl Ledger {
     /// True when nothing is missing before a frame that was put into the spill: what its lanes want of it, they want next.
@@ -58,6 +56,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// A frame that was handed to the spill is in memory only after all.
+    pub fn recall(&mut self, index: u64) {
+        self.frames.recall(index);
+    }
+
     /// The collector may not know yet that a lane is dead, and what comes before this on that lane may be missing: so it is no lane's.
     fn without_dead(&self, sections: &[Section], bytes: Bytes) -> Result<Bytes, Error> {
         let is_dead = |lane| self.lanes.get(&lane).is_none_or(LaneBook::is_dead);
@@ -66,34 +69,5 @@ impl Ledger {
         }
         let frame = Frame::decode(bytes, limits::MAX_FRAME_RAW_BYTES).map_err(Error::OwnFrame)?;
         Ok(frame.with_lanes(sections.iter().map(|section| if is_dead(section.lane) { NO_LANE } else { section.lane })).bytes)
-    }
-
-    /// A frame that was handed to the spill is in memory only after all.
-    pub fn recall(&mut self, index: u64) {
-        self.frames.recall(index);
-    }
-
-    /// Makes of what dead lanes have in a frame something that counts for nothing: what comes before it may not reach the spill.
-    pub(crate) fn void_dead(&self, sections: &[Section], stored: &mut [StoredSection]) {
-        for (section, stored) in sections.iter().zip(stored) {
-            let is_dead = self.lanes.get(&section.lane).is_none_or(LaneBook::is_dead);
-            if is_dead {
-                stored.kind = void(stored.kind);
-            }
-        }
-    }
-
-    /// What comes next on a lane stays in the spill: the lane is held when all that was sent is acknowledged, and a new one takes the partition over
-    /// later. Answers the partition; `None` when the lane sends nothing more anyway.
-    pub fn stand_still(&mut self, lane: Lane, because: HeldBecause) -> Option<TopicPartition> {
-        let book = self.lanes.get_mut(&lane).filter(|book| !book.is_dead() && !book.is_broken)?;
-        let partition = book.source.partition.clone();
-        if book.attached && book.phase == Phase::Live {
-            self.detachments.push(Detachment { lane, partition: partition.clone(), keep: true });
-        }
-        book.is_broken = true;
-        book.phase = Phase::Draining { then: AfterDrain::Hold(because) };
-        self.end_if_drained(lane);
-        Some(partition)
     }
 }
