@@ -6,34 +6,29 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use spillway_agent_core::ledger::{self, Ledger};
+use spillway_agent_core::batcher::Gathering;
+use spillway_agent_core::ledger::Ledger;
 use spillway_agent_core::redial::{Attempt, Redial};
 use spillway_agent_core::schedule::Scheduler;
 use spillway_agent_core::sessions::{Goal, Reason, Sessions};
 use spillway_agent_core::silence::Silence;
 use spillway_agent_core::topics::Topics;
 use spillway_agent_core::way::Ways;
-use spillway_config::AgentConfig;
-use spillway_link::LinkClient;
 use spillway_proto::close::CloseCode;
-use spillway_proto::codec::DecodeError;
 use spillway_proto::frame::{Section, Translator};
 use spillway_proto::{NextOffset, TopicPartition, limits};
-use spillway_spill::EntryId;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::dictionaries::Dictionaries;
-use crate::flows::Flows;
-use crate::metrics::{AgentMetrics, ReasonLabels};
-use crate::plan::Plan;
+use crate::metrics::ReasonLabels;
 use crate::session::Session;
-use crate::source::{self, Budget, SiteConsumer, Source};
-use crate::status::{Board, GapStatus};
-use crate::survey::{Question, Survey};
+use crate::source::{self};
+use crate::status::GapStatus;
+use crate::survey::Question;
 
 mod link;
 mod local;
+mod parts;
 mod plan;
 mod planned;
 mod report;
@@ -43,6 +38,7 @@ mod translate;
 mod upkeep;
 mod way;
 
+pub use parts::{Ended, Error, Parts};
 use report::Expired;
 use sending::{Line, Sending};
 use spill::Spill;
@@ -57,97 +53,6 @@ const LAST_COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the collector may take to hear of our end.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What the runner works with.
-pub struct Parts {
-    /// The configuration.
-    pub config: AgentConfig,
-    /// Which topics are sent alike.
-    pub flows: Flows,
-    /// The endpoint.
-    pub link: Arc<LinkClient>,
-    /// The consumer.
-    pub consumer: Arc<SiteConsumer>,
-    /// The thread that reads.
-    pub source: Source,
-    /// The thread that asks.
-    pub survey: Survey,
-    /// Bytes for frames that are not acknowledged.
-    pub budget: Arc<Budget>,
-    /// Dictionaries that frames name.
-    pub dictionaries: Arc<Dictionaries>,
-    /// The spill; `None`: there is none.
-    pub spill: Option<SpillParts>,
-    /// What the site may send.
-    pub plan: Plan,
-    /// Metrics to step.
-    pub metrics: AgentMetrics,
-    /// Where the status goes.
-    pub board: Arc<Board>,
-    /// Called once, when the session is open and partitions are read.
-    pub on_ready: Option<Box<dyn FnOnce() + Send>>,
-}
-
-impl std::fmt::Debug for Parts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parts").field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
-/// Why the agent ended by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Offsets vanished, and the configuration says to halt.
-    #[error(
-        "offsets {first} to {next} of {partition} vanished at the source ({reason}) and on_gap is \"halt\"; nothing of it was sent. \
-         To accept the loss, set on_gap = \"continue\" (for this topic in a [[topics.rule]]) and start again"
-    )]
-    GapHalt {
-        /// The partition.
-        partition: TopicPartition,
-        /// The next offset that the centre expects.
-        first: NextOffset,
-        /// Where the source goes on.
-        next: NextOffset,
-        /// Why.
-        reason: &'static str,
-    },
-    /// No memory for zstd.
-    #[error("cannot set up compression for a collector of an older version")]
-    Translator(#[source] std::io::Error),
-    /// The books do not add up: a bug.
-    #[error("stopped to be safe: a bug in the agent's books, please report it with this log; nothing is lost, start it again")]
-    Books(#[source] ledger::Error),
-    /// The thread that reads Kafka has ended.
-    #[error("the site's Kafka cannot be read any more")]
-    Source(#[from] source::Error),
-    /// The Kafka client failed for good.
-    #[error("the Kafka client failed: {0}")]
-    Client(String),
-    /// The thread that asks Kafka has ended.
-    #[error("the thread that asks the site's Kafka has ended")]
-    Survey,
-    /// The spill's thread has ended.
-    #[error("the spill's thread has ended; nothing is lost, start the agent again")]
-    Spill,
-    /// A frame of the spill is whole and yet cannot be read: another version has written it, or a bug.
-    #[error(
-        "entry {id} of the spill cannot be read; nothing is lost. Start the version of the agent that wrote it, or write the spill out with `spillway-agent spill export`"
-    )]
-    SpilledFrame {
-        /// The entry.
-        id: EntryId,
-        /// What is wrong.
-        source: DecodeError,
-    },
-}
-
-/// How the agent ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ended {
-    /// Records that were read and not acknowledged; they are sent again after the next start.
-    pub unacked_records: u64,
-}
 
 /// Runs until `stop` is cancelled and the drain is over.
 ///
@@ -197,6 +102,8 @@ struct Runner {
     line: Line,
     /// What the source was told last: how long a frame waits once it has caught up.
     linger: Duration,
+    /// What the source was told last: whether frames are left open for longer.
+    gathering: Gathering,
     /// The largest raw frame that the session allows, in bytes.
     largest_raw: usize,
     /// For a collector that speaks an older version.
@@ -270,6 +177,7 @@ impl Runner {
             sending: Sending::default(),
             line: Line::new(&parts.config.link),
             linger: parts.config.link.frame_linger,
+            gathering: Gathering::No,
             largest_raw: limits::MAX_FRAME_RAW_BYTES,
             translator: None,
             reopen: BTreeSet::new(),

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spillway_agent_core::batcher::FrameLimits;
+use spillway_agent_core::batcher::{FrameLimits, Gathering};
 use spillway_agent_core::compression::Line;
 use spillway_agent_core::ledger::{Attachment, Detachment};
 use spillway_agent_core::schedule::{Flow, FlowSpec};
@@ -56,8 +56,8 @@ pub enum Command {
     Line(Line),
     /// How long a frame waits for more once the source has nothing more for now ([`caught_up_linger`](spillway_agent_core::batcher::caught_up_linger)).
     CaughtUpLinger(Duration),
-    /// Whether frames are left open until they are full, since there is no session by plan. Those of class 0 are not.
-    Gather(bool),
+    /// Whether frames are left open for longer. Until it is told, they are not.
+    Gather(Gathering),
     /// Most encoded bytes of a frame of each flow, by number ([`frame_bytes`](spillway_agent_core::line::frame_bytes)).
     FrameBytes(Vec<Option<usize>>),
     /// Stop reading and hand over what there is; answered by [`Event::Finished`].

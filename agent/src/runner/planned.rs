@@ -12,7 +12,6 @@ use spillway_proto::message::AgentMessage;
 use super::{Error, Runner};
 use crate::metrics::ReasonLabels;
 use crate::service::link_profile;
-use crate::source::Command;
 
 /// So long after the beginning of a session its goal is set although some partition has not begun: its topic may not be to be had at the centre, or its leader here.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
@@ -65,7 +64,6 @@ impl Runner {
         );
         self.parts.metrics.sessions.get_or_create(&ReasonLabels { reason: reason.as_str() }).inc();
         self.away_since = now;
-        self.parts.source.command(Command::Gather(false))?;
         let first = self.redial.first();
         self.dial(first);
         self.step_metrics();
@@ -93,7 +91,6 @@ impl Runner {
         // It needs no line; but what is at the centre shall be committed here before the flash, or the power, is gone.
         (self.commit_due, self.away_since) = (now, now);
         self.commit(now);
-        self.parts.source.command(Command::Gather(true))?;
         self.step_metrics();
         self.post();
         Ok(())

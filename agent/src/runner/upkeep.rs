@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use spillway_agent_core::batcher::caught_up_linger;
+use spillway_agent_core::batcher::{Gathering, caught_up_linger};
 use spillway_agent_core::lane::AfterDrain;
 use spillway_agent_core::schedule::Flow;
 use spillway_plan::Why;
@@ -47,6 +47,7 @@ impl Runner {
         }
         self.flush();
         self.keep_planned()?;
+        self.tell_gathering()?;
         self.announce_ready();
         Ok(())
     }
@@ -80,6 +81,25 @@ impl Runner {
         if linger.abs_diff(self.linger) >= LINGER_STEP {
             self.parts.source.command(Command::CaughtUpLinger(linger))?;
             self.linger = linger;
+        }
+        Ok(())
+    }
+
+    /// Tells the source when frames cannot be sent for a time, or can be sent again.
+    fn tell_gathering(&mut self) -> Result<(), Error> {
+        let plan = &self.parts.plan;
+        let gathering = if self.planned.is_waiting() {
+            Gathering::Planned
+        } else if !plan.is_open_for(0) || (self.session.is_none() && self.link_trouble.is_some()) {
+            Gathering::Outage
+        } else if !plan.is_open_for(1) {
+            Gathering::Reserved
+        } else {
+            Gathering::No
+        };
+        if gathering != self.gathering {
+            self.parts.source.command(Command::Gather(gathering))?;
+            self.gathering = gathering;
         }
         Ok(())
     }

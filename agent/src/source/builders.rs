@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use spillway_agent_core::batcher::{Batcher, ClosedFrame, FrameLimits, gather_linger};
+use spillway_agent_core::batcher::{Batcher, ClosedFrame, FrameLimits, Gathering};
 use spillway_agent_core::line::FrameSize;
 use spillway_agent_core::schedule::{Flow, FlowSpec, TopicClass};
 use spillway_agent_core::ttl::TimeToLive;
@@ -24,8 +24,8 @@ pub(super) struct Builders {
     flow_of: FlowOf,
     specs: Vec<FlowSpec>,
     limits: FrameLimits,
-    /// Frames are left open until they are full.
-    gathers: bool,
+    /// Frames are left open for longer.
+    gathering: Gathering,
     /// Most encoded bytes of a frame of each flow; `None`: the line is not known.
     line_bytes: Vec<Option<usize>>,
     budget: Arc<Budget>,
@@ -57,7 +57,16 @@ impl fmt::Debug for Builders {
 impl Builders {
     /// `specs` are those of the flows, by number.
     pub(super) fn new(limits: FrameLimits, budget: Arc<Budget>, compression: Compression, flow_of: FlowOf, specs: Vec<FlowSpec>) -> Self {
-        Self { flow_of, line_bytes: vec![None; specs.len()], specs, limits, gathers: false, budget, compression, list: Vec::new() }
+        Self {
+            flow_of,
+            line_bytes: vec![None; specs.len()],
+            specs,
+            limits,
+            gathering: Gathering::No,
+            budget,
+            compression,
+            list: Vec::new(),
+        }
     }
 
     /// The place of a topic's records. Look it up once for each lane, not for each record.
@@ -110,9 +119,9 @@ impl Builders {
         (0..self.list.len()).for_each(|place| self.fit(place));
     }
 
-    /// Whether frames are left open until they are full.
-    pub(super) fn set_gathering(&mut self, gathers: bool) {
-        self.gathers = gathers;
+    /// Whether frames are left open for longer.
+    pub(super) fn set_gathering(&mut self, gathering: Gathering) {
+        self.gathering = gathering;
         (0..self.list.len()).for_each(|place| self.fit(place));
     }
 
@@ -218,11 +227,9 @@ impl Builders {
         };
         let line_bytes = self.line_bytes.get(builder.flow.0 as usize).copied().flatten();
         let max_bytes = builder.size.raw_bytes(self.limits.max_bytes, line_bytes);
-        let linger = match self.limits.linger {
-            linger if builder.class.is_urgent() => linger.min(URGENT_LINGER),
-            linger if self.gathers => gather_linger(linger, builder.ttl),
-            linger => linger,
-        };
+        let is_urgent = builder.class.is_urgent();
+        let linger = if is_urgent { self.limits.linger.min(URGENT_LINGER) } else { self.limits.linger };
+        let linger = self.gathering.linger(linger, is_urgent, builder.ttl);
         builder.batcher.set_limits(FrameLimits { max_bytes, linger, ..self.limits });
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::error::RDKafkaErrorCode;
-use spillway_agent_core::batcher::{Incoming, Pushed};
+use spillway_agent_core::batcher::{Gathering, Incoming, Pushed};
 use spillway_agent_core::ledger::{Attachment, Detachment};
 use spillway_kafka::events::{self, EventQueue, SourceRecord};
 use spillway_proto::{Lane, NextOffset, Partition, TopicPartition};
@@ -49,7 +49,7 @@ pub(super) fn run(
         now_ms: now_ms(),
         caught_up: false,
         caught_up_linger: settings.limits.linger,
-        gathers: false,
+        gathering: Gathering::No,
         settings,
         troubles: HashMap::new(),
         finishing: false,
@@ -73,8 +73,8 @@ struct Reader<'r> {
     caught_up: bool,
     /// How long the open frame waits then.
     caught_up_linger: Duration,
-    /// Frames are left open until they are full.
-    gathers: bool,
+    /// Frames are left open for longer.
+    gathering: Gathering,
     /// The last trouble of each lane, so that it is logged once.
     troubles: HashMap<Lane, RDKafkaErrorCode>,
     finishing: bool,
@@ -115,11 +115,11 @@ impl Reader<'_> {
     }
 
     fn linger(&self) -> Duration {
-        match (self.gathers, self.caught_up) {
-            // As long as the limits say.
-            (true, _) => Duration::MAX,
-            (false, true) => self.caught_up_linger,
-            (false, false) => self.settings.limits.linger,
+        match (self.gathering, self.caught_up) {
+            (Gathering::No, true) => self.caught_up_linger,
+            (Gathering::No, false) => self.settings.limits.linger,
+            // As long as the limits of each say.
+            _ => Duration::MAX,
         }
     }
 
@@ -138,9 +138,9 @@ impl Reader<'_> {
                     self.settings.limits.largest_raw = bytes;
                     self.builders.set_limits(self.settings.limits);
                 }
-                Ok(Command::Gather(gathers)) => {
-                    self.gathers = gathers;
-                    self.builders.set_gathering(gathers);
+                Ok(Command::Gather(gathering)) => {
+                    self.gathering = gathering;
+                    self.builders.set_gathering(gathering);
                 }
                 Ok(Command::Version(version)) => self.builders.compression().speak(version),
                 Ok(Command::Line(line)) => self.builders.compression().line(line),

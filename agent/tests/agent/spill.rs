@@ -117,6 +117,34 @@ async fn retention_that_passed_a_stopped_agent_is_a_gap_also_when_the_line_is_do
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trickle_shares_frames_while_the_line_is_away() {
+    let (centre, mut site) = begin(&[("telemetry", 1), ("alarms", 1)]).await;
+    let agent = site.agent("[[topics.rule]]\nmatch = 'alarms'\nclass = 0\n[spill]\nafter = '200ms'\n");
+    site.produce("telemetry", 1, 20);
+    site.produce("alarms", 1, 20);
+    centre.wait("the records before the outage", |state| state.records() == 2).await;
+    centre.away(true);
+    centre.wait("the agent to know of it", |state| state.refusals > 0).await;
+    let frames = |centre: &Centre| centre.state().codecs.values().map(Vec::len).sum::<usize>();
+    let before = frames(&centre);
+    for _ in 0..60 {
+        site.produce("telemetry", 1, 20);
+        site.produce("alarms", 1, 20);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    centre.away(false);
+    centre.wait("all records", |state| state.records() == 122).await;
+    let frames = frames(&centre) - before;
+    assert!(frames <= 30, "{frames} frames of 120 records: each was on its way alone");
+    agent.stop().await.unwrap();
+    let state = centre.state();
+    assert!(state.failures.is_empty() && state.gaps.is_empty(), "{:?} {:?}", state.failures, state.gaps);
+    for topic in ["telemetry", "alarms"] {
+        assert_eq!(state.values(topic, 0), site.values(topic, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_spill_drops_what_it_may_and_tells_the_centre() {
     let (centre, mut site) = begin(&[("bulk", 1), ("precious", 1)]).await;
     let rules = "[[topics.rule]]\nmatch = 'bulk'\nwhen_full = 'drop_oldest'\n[spill]\nafter = '200ms'\nmax_bytes = '8MiB'\n";

@@ -7,7 +7,10 @@ use proptest::prelude::*;
 use spillway_proto::frame::{GapReason, SectionKind, Timestamps};
 use spillway_proto::{Lane, NextOffset, Offset, limits};
 
-use super::{Batcher, ClosedFrame, FrameLimits, Incoming, MIN_CAUGHT_UP_LINGER, Pushed, caught_up_linger, gather_linger};
+use super::{
+    Batcher, ClosedFrame, FrameLimits, Gathering, Incoming, MIN_CAUGHT_UP_LINGER, OUTAGE_LINGER, PLANNED_LINGER, Pushed,
+    URGENT_OUTAGE_LINGER, caught_up_linger,
+};
 use crate::ttl::TimeToLive;
 
 const LIMITS: FrameLimits = FrameLimits { max_bytes: 1000, max_records: 10, linger: Duration::from_millis(50), largest_raw: 100_000 };
@@ -246,9 +249,18 @@ fn only_a_short_line_without_cap_sends_smaller_frames() {
 }
 
 #[test]
-fn frames_gather_until_a_session_is_due_or_a_tenth_of_their_time_to_live_is_over() {
+fn frames_gather_while_they_cannot_be_sent_a_tenth_of_their_time_to_live_at_most() {
     let (ms, ttl) = (Duration::from_millis, |seconds| Some(TimeToLive::new(Duration::from_secs(seconds))));
-    assert!(gather_linger(ms(50), None) > Duration::from_secs(7 * 86_400), "the longest interval");
-    assert_eq!(gather_linger(ms(50), ttl(600)), Duration::from_secs(60));
-    assert_eq!(gather_linger(ms(500), ttl(1)), ms(500), "no shorter than in a session");
+    assert_eq!(Gathering::No.linger(ms(50), false, ttl(600)), ms(50));
+    for (gathering, urgent, others) in [
+        (Gathering::Reserved, ms(50), OUTAGE_LINGER),
+        (Gathering::Outage, URGENT_OUTAGE_LINGER, OUTAGE_LINGER),
+        (Gathering::Planned, ms(50), PLANNED_LINGER),
+    ] {
+        assert_eq!([true, false].map(|is_urgent| gathering.linger(ms(50), is_urgent, None)), [urgent, others], "{gathering:?}");
+        assert_eq!(gathering.linger(ms(50), false, ttl(20)), ms(2000), "{gathering:?}");
+        assert_eq!(gathering.linger(ms(500), false, ttl(1)), ms(500), "no shorter than in a session: {gathering:?}");
+    }
+    assert!(PLANNED_LINGER > Duration::from_secs(7 * 86_400), "the longest interval");
+    assert_eq!(Gathering::Planned.linger(ms(50), false, ttl(600)), Duration::from_secs(60));
 }
