@@ -205,41 +205,46 @@ pub enum BenchCommand {
     /// A thin line: how much of it becomes useful bytes, and at what cost, beside stock QUIC and TCP
     ///
     /// Peers send incompressible bytes from the edge to the centre of a WAN (./lab wan), one after the other, each on a fresh line with the same shape and
-    /// the same chance: the link of Spillway, quinn with CUBIC and with BBR, the kernel's TCP with CUBIC and with BBR. Prints goodput, bytes at the
-    /// IP level, round trips and drops. Needs root, no Java. A report, not a test: the exit code is 0 whatever the figures say.
+    /// the same chance: the link of Spillway, quinn with CUBIC and with BBR, the kernel's TCP with CUBIC and with BBR, and MirrorMaker 2, default and tuned, on
+    /// both, which brings records of random bytes from a Kafka of its own and is measured from its first record on. Prints goodput, bytes at the
+    /// IP level, round trips and drops. Needs root, and Java 17 and Maven for MirrorMaker 2, which fetches Apache Kafka (55 MB) with Maven the first time. A report, not
+    /// a test: the exit code is 0 whatever the figures say.
     #[command(
-        after_help = "Examples:\n  ./lab bench link                                             2 Mbit/s, 300 ms, 2 % loss; four minutes\n  \
+        after_help = "Examples:\n  ./lab bench link                                             2 Mbit/s, 300 ms, 2 % loss; a quarter of an hour\n  \
                             ./lab bench link --with spillway --seconds 20                a first impression\n  \
+                            ./lab bench link --with spillway,tcp-bbr,quinn-bbr           without Java\n  \
                             ./lab bench link --line 512kbit,600ms,2%/8 --runs 3          loss in bursts, medians of three runs\n  \
                             ./lab bench link --grid                                      Spillway on 24 lines; 24 minutes of 50 s and 10 s before"
     )]
     Link(LinkOptions),
-    /// What a backlog of telemetry costs on a thin line, through Spillway and through MirrorMaker 2
+    /// What a backlog of telemetry costs on a thin line, through Spillway, through MirrorMaker 2, and as it is over stock QUIC
     ///
     /// Real Kafka at both ends of a WAN (./lab wan). The release build of agent and collector, MirrorMaker 2 with its default settings, and MirrorMaker 2 tuned
     /// for such a line (zstd, 500 ms of linger, batches of 1 MiB, large fetches), each on TCP with CUBIC and with BBR, all at the edge where they do best, carry
-    /// the same 300,000 small JSON records to the centre, one after the other. Prints bytes at the IP level in both directions, seconds until the last record is
-    /// there, and ratios. Needs root, Java 17 and Maven. A report, not a test: the exit code is 0 whatever the figures say.
+    /// the same 300,000 small JSON records to the centre, one after the other; so does stock quinn with CUBIC and with BBR, without Kafka and uncompressed. Prints bytes at
+    /// the IP level in both directions, seconds until the last record is there, and ratios. Needs root, Java 17 and Maven, which fetches Apache Kafka (55 MB) the
+    /// first time. A report, not a test: the exit code is 0 whatever the figures say.
     #[command(
-        after_help = "Examples:\n  ./lab bench compress                                           2 Mbit/s, 300 ms, 2 % loss; about half an hour\n  \
+        after_help = "Examples:\n  ./lab bench compress                                           2 Mbit/s, 300 ms, 2 % loss; three quarters of an hour\n  \
                             ./lab bench compress --records 20000 --with spillway,mm2-tuned   a first impression"
     )]
     Compress(CompressOptions),
     /// How soon something arrives at the centre after the line was down, beside stock QUIC and MirrorMaker 2
     ///
-    /// Brokers at both ends of a WAN (./lab wan). The release build of agent and collector, a client and a server on stock quinn (its own settings, CUBIC; it dials
-    /// again when its connection has timed out) and a MirrorMaker 2 with its default settings (TCP with CUBIC) each send 200 random bytes every 100 ms over the
+    /// Brokers at both ends of a WAN (./lab wan). The release build of agent and collector, clients and servers on stock quinn (its own settings, CUBIC and BBR; a client
+    /// dials again when its connection has timed out) and four MirrorMaker 2 (default settings, and tuned with zstd, 500 ms of linger, batches of 1 MiB; TCP with CUBIC
+    /// and with BBR) each send 200 random bytes every 100 ms over the
     /// same line at the same time. Again and again the line is down for a while, in both directions; what is measured is the time from its return until
     /// there is at the centre:
     ///
     /// - spillway byte: what the agent says first on a new connection, or a whole frame (seen in the collector's log and counters, every 10 ms)
-    /// - quinn-cubic byte: a byte that the server's application has read
-    /// - spillway record, mm2-default record: a record that a consumer with read_committed has
+    /// - quinn-… byte: a byte that the server's application has read
+    /// - spillway record, mm2-… record: a record that a consumer with read_committed has
     /// - fresh record: one that was written after the line was back, so that not only what was on its way has come
     ///
     /// Prints each, and for each length of outages median and worst in milliseconds, and both against the bound of 5 s and two round trips, which Spillway
     /// promises for its first byte. Outages of 24 h are played in virtual time: cargo test -p spillway-link --test
-    /// link outage. Needs root, and Java 17 and Maven for MirrorMaker 2. A report, not a test: the exit code is 0 whatever the figures say.
+    /// link outage. Needs root, and for MirrorMaker 2 Java 17 and Maven, which fetches Apache Kafka (55 MB) the first time. A report, not a test: the exit code is 0 whatever the figures say.
     #[command(
         after_help = "Examples:\n  ./lab bench outage                                           five outages each of 10 s and of 60 s; most of an hour\n  \
                             ./lab bench outage --times 0 --minutes 10                    one of ten minutes\n  \
@@ -253,16 +258,29 @@ pub enum BenchCommand {
     /// The agent and the collector of this build stand between two embedded brokers, with a relay of 50 kbit/s and 300 ms between them, and a backlog in three
     /// topics. Every few seconds an alarm of class 0 is written. Prints how old the alarms are when a consumer at the centre has them, and what share each
     /// topic has in each minute: first for classes 1, 2 and 3, then for weights 8, 4 and 1. At the same time, each on such a line of its own (./lab wan; as root only),
-    /// one TCP connection that carries bulk and alarms, and stock quinn with a stream for each, with CUBIC and with BBR. A report, not a test.
+    /// one TCP connection that carries bulk and alarms, and stock quinn with a stream for each, with CUBIC and with BBR. Afterwards, one after the other on such a line
+    /// between two Kafkas, MirrorMaker 2 with a topic of bulk and one of alarms, default and tuned, on CUBIC and BBR; for that Java 17 and Maven, which fetches Apache
+    /// Kafka (55 MB) the first time. What cannot be measured here is left out, with a line that says why. A report, not a test.
+    #[command(after_help = "Examples:\n  ./lab bench classes                                    an hour, most of it for MirrorMaker 2\n  \
+                            ./lab bench classes --with spillway                    a quarter of an hour; no root, no Java\n  \
+                            ./lab bench classes --with spillway,tcp-bbr,quinn-bbr  no Java\n  \
+                            ./lab bench classes --with mm2-default --minutes 2     six minutes")]
     Classes(ClassesOptions),
     /// How closely the cap on wire bytes is kept at 8 kbit/s to 10 Mbit/s with 2 % loss, and a month of a budget
     ///
     /// A real link client sends without a pause to a real link server through a relay that loses 2 % of the packets. Prints the most and the least that any 10 s
     /// carried at the relay, headers included, with what is sent counted, and with both directions. Beside it, over WANs that lose as much (./lab wan; as root
-    /// only), TCP and stock quinn, each with CUBIC and BBR, whose cap is in the application: their sender writes as much payload as the rate allows. Then a month of a budget goes by in simulated time, with
-    /// a hungry site and kills. Needs no Kafka. Exits with 1 when any 10 s are more than 2 % over, or a budget is passed by more than 0.5 %.
-    #[command(after_help = "Examples:\n  ./lab bench cap                  nine minutes\n  \
-                            ./lab bench cap --month-only     a second")]
+    /// only), TCP and stock quinn, each with CUBIC and BBR, whose cap is in the application: their sender writes as much payload as the rate allows. Then MirrorMaker 2,
+    /// default and tuned, on CUBIC and BBR, whose users give it a quota at the central Kafka (producer_byte_rate): each at each rate, since its start and since its first
+    /// record; for that Java 17 and Maven, which fetches Apache Kafka (55 MB) the first time. At the end a month of a budget goes by in simulated time, with
+    /// a hungry site and kills. What cannot be measured here is left out, with a line that says why. Exits with 1 when any 10 s of Spillway's are more than 2 % over, or a
+    /// budget is passed by more than 0.5 %.
+    #[command(
+        after_help = "Examples:\n  ./lab bench cap                                          half an hour, most of it for MirrorMaker 2\n  \
+                            ./lab bench cap --with spillway                          six minutes; no root, no Java\n  \
+                            ./lab bench cap --rate 64000 --with spillway,mm2-tuned   one rate, beside a tuned MirrorMaker 2\n  \
+                            ./lab bench cap --month-only                             a second"
+    )]
     Cap(CapOptions),
 }
 

@@ -47,6 +47,8 @@ pub struct KafkaOptions {
     /// A further plain listener of the only broker, which tells its clients to come to this port of 127.0.0.1: that of a
     /// [`crate::tcp_relay::TcpRelay`] before it.
     pub relayed: Option<u16>,
+    /// A further plain listener of the only broker, also on [`Self::host`]: a port of its own for clients that shall be told from others.
+    pub second: bool,
     /// Broker properties that are added last, so they win.
     pub extra: Vec<(String, String)>,
     /// How each broker's Java machine is tuned.
@@ -67,6 +69,7 @@ impl KafkaOptions {
             host: Ipv4Addr::LOCALHOST,
             secured: None,
             relayed: None,
+            second: false,
             extra: Vec::new(),
             tuning: Tuning::Test,
         }
@@ -104,7 +107,7 @@ impl KafkaCluster {
     /// When Java or the jars are missing or a broker does not come up; the message carries the end of its log.
     pub fn start(options: KafkaOptions) -> Result<Self> {
         ensure!(matches!(options.brokers, 1..=3), "a cluster has 1 to 3 brokers, not {}", options.brokers);
-        ensure!(options.relayed.is_none() || options.brokers == 1, "a relay leads to one broker");
+        ensure!((options.relayed.is_none() && !options.second) || options.brokers == 1, "a relay, or a second port, leads to one broker");
         let dir = match &options.dir {
             Some(dir) => dir.clone(),
             None => scratch_dir(&format!("kafka-{}", options.label))?,
@@ -115,7 +118,7 @@ impl KafkaCluster {
         let count = options.brokers + usize::from(options.own_controller);
         for _ in 0..count {
             let (plain, controller) = (free_port_or(wished)?, free_port()?);
-            ports.push(NodePorts { plain, controller, secured: free_port()?, relayed: free_port()? });
+            ports.push(NodePorts { plain, controller, secured: free_port()?, relayed: free_port()?, second: free_port()? });
             wished = wished.map(|port| port.saturating_add(1));
         }
         let cluster_id = java::run_tool("kafka.tools.StorageTool", &["random-uuid"])?.trim().to_owned();
@@ -148,6 +151,23 @@ impl KafkaCluster {
         ensure!(self.options.relayed.is_some(), "the cluster has no listener for a relay");
         let node = self.nodes.first().context("a cluster without brokers")?;
         Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, node.ports.relayed)))
+    }
+
+    /// The port of the plain listener of the first broker.
+    ///
+    /// # Errors
+    /// When there is no broker.
+    pub fn plain_port(&self) -> Result<u16> {
+        Ok(self.nodes.first().context("a cluster without brokers")?.ports.plain)
+    }
+
+    /// The port of the second plain listener (only with [`KafkaOptions::second`]).
+    ///
+    /// # Errors
+    /// When there is no such listener.
+    pub fn second_port(&self) -> Result<u16> {
+        ensure!(self.options.second, "the cluster has no second listener");
+        Ok(self.nodes.first().context("a cluster without brokers")?.ports.second)
     }
 
     /// Where data, configuration and logs are.

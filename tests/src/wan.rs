@@ -6,6 +6,7 @@
 //! | [`order`] | orders and scenarios: one grammar for file, socket and code |
 //! | [`link`] | both directions, agenda, the edge's address; pure |
 //! | [`pump`] | devices and the clock |
+//! | [`quic`] | a connection of stock quinn |
 //! | [`namespace`] | network namespaces, and threads and programs inside |
 //! | [`control`] | orders over a socket |
 //! | [`congestion`] | the congestion control of TCP at both ends |
@@ -21,6 +22,7 @@ pub mod link;
 pub mod namespace;
 pub mod order;
 pub mod pump;
+pub mod quic;
 
 use std::net::Ipv4Addr;
 use std::path::Path;

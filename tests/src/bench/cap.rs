@@ -1,29 +1,31 @@
 //! `lab bench cap`: how closely the cap on wire bytes is kept, and a month of a budget.
 //!
 //! A real link client sends without a pause to a real link server through the relay, which loses 2 % of the packets of both directions and counts all that
-//! arrive at it. Its counters are read every millisecond or two; the figures are the most and the least that any 10 s carried. [`peers`] have their cap in the
-//! application.
+//! arrive at it. The figures are the most and the least that any 10 s carried ([`sampler`]). [`peers`] have their cap in the application, [`mirror`] in the central Kafka.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser as _};
 use spillway_collector::cli::{Cli, Command};
 use spillway_link::{
     BitRate, Counting, Identity, IdentityFiles, LinkClient, LinkServer, LinkSettings, MtuDiscovery, RateCap, Role, SLOW_LINE_BITS, Way,
 };
 
+use self::sampler::{Figures, Sampler, figures};
+use crate::bench::peer::{Peer, among, chosen};
+use crate::java;
 use crate::reaper::scratch_dir;
 use crate::relay::Relay;
 use crate::relay::weather::Weather;
 use crate::wan::namespace::problem;
 
+pub mod mirror;
 pub mod month;
 pub mod peers;
+pub mod sampler;
 
 /// What `lab bench cap` is asked for.
 #[derive(Debug, Clone, Args)]
@@ -34,6 +36,9 @@ pub struct CapOptions {
     /// Only this rate, in bits per second [default: 8000, 64000, 1000000, 10000000]
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000))]
     pub rate: Option<u64>,
+    /// Only these. MirrorMaker 2 needs Java, and all but Spillway root; who cannot be measured here is left out
+    #[arg(long, value_name = "WHO", value_delimiter = ',', num_args = 1.., value_parser = among(&Peer::ALL))]
+    pub with: Vec<Peer>,
     /// Seed of the simulated month [default: a new one]
     #[arg(long)]
     pub seed: Option<u64>,
@@ -48,9 +53,6 @@ const RATES: [u64; 4] = [8_000, 64_000, 1_000_000, 10_000_000];
 /// Packets lost, in a thousand.
 const LOST: u16 = 20;
 
-/// The span that a cap is about.
-const SPAN: Duration = Duration::from_secs(10);
-
 /// What is kept of 10 s: promised by the issue, and asserted by `./lab test` in virtual time.
 const PROMISE_PERCENT: f64 = 2.0;
 
@@ -64,32 +66,51 @@ pub fn run(options: &CapOptions) -> Result<bool> {
     let seed = options.seed.unwrap_or_else(rand::random);
     let mut kept = true;
     if !options.month_only {
-        let dir = scratch_dir("cap")?;
-        let identities = Identities::make(&dir)?;
-        let no_wan = problem();
-        println!("rate          counts  most in 10 s  least in 10 s  used   packets lost");
-        for bits in options.rate.map_or_else(|| RATES.to_vec(), |rate| vec![rate]) {
-            let span = Duration::from_secs(options.seconds);
-            for counting in [Counting::Sent, Counting::Both] {
-                let figures = measure(&identities, bits, counting, span)?;
-                println!("{}", figures.line(bits, counting));
-                kept &= figures.most <= PROMISE_PERCENT;
-            }
-            let others = if no_wan.is_none() { peers::measure(bits, span) } else { Vec::new() };
-            for (peer, figures) in others {
-                match figures {
-                    Ok(figures) => println!("{}  {peer}, cap in the application", figures.line(bits, Counting::Sent)),
-                    Err(error) => println!("{peer} is left out: {error:#}"),
-                }
-            }
-        }
-        if let Some(problem) = no_wan {
-            println!("TCP and stock quinn are left out, since a WAN needs: {problem}");
-        }
-        std::fs::remove_dir_all(&dir)?;
-        println!("whole packets: 10 s that begin right after one and end right before another hold one packet less, at 8 kbit/s 12 %\n");
+        kept = rates(options)?;
     }
     Ok(month::run(seed)? && kept)
+}
+
+/// Each rate; answers whether ours was kept.
+fn rates(options: &CapOptions) -> Result<bool> {
+    let peers = chosen(&options.with, &Peer::ALL);
+    let mut mirrors = Peer::mirrors(&peers);
+    let mut bare: Vec<Peer> = peers.iter().copied().filter(|peer| matches!(peer, Peer::Quinn(_) | Peer::Tcp(_))).collect();
+    if let Some(problem) = problem().filter(|_| !(mirrors.is_empty() && bare.is_empty())) {
+        println!("Only Spillway is measured, since a WAN for the others needs: {problem}");
+        mirrors.clear();
+        bare.clear();
+    }
+    // Before anything is in a namespace, where no registry can be reached.
+    if let Some(Err(error)) = (!mirrors.is_empty()).then(java::kafka_libs) {
+        println!("MirrorMaker 2 is left out: {error:#}");
+        mirrors.clear();
+    }
+    let rates = options.rate.map_or_else(|| RATES.to_vec(), |rate| vec![rate]);
+    let span = Duration::from_secs(options.seconds);
+    let dir = scratch_dir("cap")?;
+    let identities = Identities::make(&dir)?;
+    let mut kept = true;
+    println!("rate          counts  most in 10 s  least in 10 s  used   packets lost");
+    for bits in &rates {
+        for counting in [Counting::Sent, Counting::Both].into_iter().filter(|_| peers.contains(&Peer::Spillway)) {
+            let figures = measure(&identities, *bits, counting, span)?;
+            println!("{}  spillway", figures.line(*bits, counting));
+            kept &= figures.most <= PROMISE_PERCENT;
+        }
+        for (peer, figures) in peers::measure(&bare, *bits, span) {
+            match figures {
+                Ok(figures) => println!("{}  {peer}, cap in the application", figures.line(*bits, Counting::Sent)),
+                Err(error) => println!("{peer} is left out: {error:#}"),
+            }
+        }
+    }
+    if !mirrors.is_empty() {
+        mirror::measure(&mirrors, &rates, span)?;
+    }
+    std::fs::remove_dir_all(&dir)?;
+    println!("whole packets: 10 s that begin right after one and end right before another hold one packet less, at 8 kbit/s 12 %\n");
+    Ok(kept)
 }
 
 struct Identities {
@@ -112,23 +133,6 @@ impl Identities {
             Identity::load(&files, role, SystemTime::now())
         };
         Ok(Self { site: load(SITE, Role::Site)?, server: load("server", Role::Collector)? })
-    }
-}
-
-/// In percent of what the rate allows, less 100; and the share of the line that was used.
-#[derive(Debug, Clone, Copy)]
-pub struct Figures {
-    most: f64,
-    least: f64,
-    used: f64,
-    lost: u64,
-}
-
-impl Figures {
-    fn line(&self, bits: u64, counting: Counting) -> String {
-        let counts = if counting == Counting::Both { "both" } else { "sent" };
-        let Self { most, least, used, lost } = self;
-        format!("{bits:>8} bit/s  {counts}    {most:>+8.2} %    {least:>+8.2} %    {used:>5.1} %  {lost:>6}")
     }
 }
 
@@ -179,78 +183,4 @@ fn measure(identities: &Identities, bits: u64, counting: Counting, span: Duratio
         client.shutdown(spillway_proto::CloseCode::Done, Duration::from_millis(100)).await;
         Ok(figures(&samples, bits, lost))
     })
-}
-
-/// Bytes so far, and when.
-type Samples = Vec<(Instant, u64)>;
-
-struct Sampler {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Samples>,
-}
-
-impl Sampler {
-    /// `count` answers the bytes so far.
-    fn start(count: impl Fn() -> u64 + Send + 'static) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let mut samples: Samples = Vec::new();
-            while !stopped.load(Ordering::Relaxed) {
-                let bytes = count();
-                let now = Instant::now();
-                if samples.last().is_none_or(|(_, last)| *last != bytes) {
-                    samples.push((now, bytes));
-                }
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            samples
-        });
-        Self { stop, thread }
-    }
-
-    fn stop(self) -> Result<Samples> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the sampler has panicked"))
-    }
-}
-
-/// The most: from a sample on, its own packets included, up to the last one before 10 s have passed. The least: after a sample, its own packets not included, as
-/// far; not in the first 10 s, in which what the handshake received is paid for.
-fn figures(samples: &Samples, bits: u64, lost: u64) -> Figures {
-    let allowed = bits as f64 / 8.0 * SPAN.as_secs_f64();
-    let (mut most, mut least) = (0, u64::MAX);
-    let mut after = 0;
-    for (index, (from, before)) in samples.iter().enumerate() {
-        while after < samples.len() && samples[after].0 < *from + SPAN {
-            after += 1;
-        }
-        let until = samples[after.max(1) - 1].1;
-        most = most.max(until - index.checked_sub(1).map_or(*before, |last| samples[last].1));
-        if after < samples.len() && samples.first().is_some_and(|(begun, _)| *from >= *begun + SPAN) {
-            least = least.min(until - before);
-        }
-    }
-    let (first, last) = (samples.first(), samples.last());
-    let used = first.zip(last).map_or(0.0, |(first, last)| {
-        (last.1 - first.1) as f64 * 8.0 / bits as f64 / (last.0 - first.0).as_secs_f64().max(f64::EPSILON) * 100.0
-    });
-    let percent = |bytes: u64| (bytes as f64 / allowed - 1.0) * 100.0;
-    Figures { most: percent(most), least: percent(least), used, lost }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_worst_ten_seconds_are_found() {
-        let begin = Instant::now();
-        // 1,000 bytes a second, and a burst of 500 at 15 s.
-        let bytes = |second: u64| 1000 * second + if second >= 15 { 500 } else { 0 };
-        let samples: Samples = (0..40).map(|second| (begin + Duration::from_secs(second), bytes(second))).collect();
-        let Figures { most, least, .. } = figures(&samples, 8_000, 0);
-        // Ten of the packets; nine lie between two that are 10 s apart.
-        assert!((most - 5.0).abs() < 1e-9 && (least + 10.0).abs() < 1e-9, "{most} {least}");
-    }
 }

@@ -1,7 +1,9 @@
 //! `lab bench classes`: what classes and weights are worth on a thin line. The real agent and collector between two embedded brokers, a backlog of bulk, and an alarm
-//! every few seconds. [`peers`] stand beside them: TCP and stock quinn, which have no classes.
+//! every few seconds. [`peers`] stand beside them, TCP and stock quinn, and after them [`mirror`], MirrorMaker 2: none of these has classes.
 
+pub mod mirror;
 pub mod peers;
+pub mod row;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -13,13 +15,18 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use self::peers::Peers;
+use super::peer::{Peer, among, chosen};
 use crate::build;
 use crate::client::{Client, NewRecord};
 use crate::cluster::Cluster;
 use crate::demo::tail::Tail;
+use crate::java;
 use crate::spill_status::SpillStatus;
 use crate::stage::{Stage, StageOptions};
 use crate::wait::wait_until;
+use crate::wan::Wan;
+use crate::wan::namespace::problem;
+use crate::wan::order::{Change, Order};
 
 /// Bytes of a record of bulk. They are random: shares are of bytes as they are sent, and what compresses well in one frame may do so less in another.
 const RECORD_BYTES: usize = 200;
@@ -51,6 +58,9 @@ pub struct ClassesOptions {
     /// Minutes that are measured of each, after one that is not
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub minutes: u32,
+    /// Only these. MirrorMaker 2 needs Java, and all but Spillway root; who cannot be measured here is left out
+    #[arg(long, value_name = "WHO", value_delimiter = ',', num_args = 1.., value_parser = among(&Peer::ALL))]
+    pub with: Vec<Peer>,
     /// Take agent and collector from this directory in place of building them: for comparing two builds
     #[arg(long, value_name = "DIR")]
     pub binaries: Option<PathBuf>,
@@ -76,16 +86,44 @@ const WEIGHTS: &Field = &[
 /// # Errors
 /// When something does not build or start, or nothing arrives.
 pub fn run(options: &ClassesOptions) -> Result<()> {
-    if options.binaries.is_none() {
+    let mut peers = chosen(&options.with, &Peer::ALL);
+    let ours = peers.contains(&Peer::Spillway);
+    if ours && options.binaries.is_none() {
         build::binaries()?;
     }
+    peers.retain(|peer| *peer != Peer::Spillway);
+    if let Some(problem) = problem().filter(|_| !peers.is_empty()) {
+        println!("Only Spillway is measured, since a WAN for the others needs: {problem}");
+        peers.clear();
+    }
+    let mut mirrors = Peer::mirrors(&peers);
+    // Before anything is in a namespace, where no registry can be reached.
+    if let Some(Err(error)) = (!mirrors.is_empty()).then(java::kafka_libs) {
+        println!("MirrorMaker 2 is left out: {error:#}");
+        mirrors.clear();
+    }
+    peers.retain(|peer| !matches!(peer, Peer::MirrorMaker(_)));
     // They take half as long as ours.
-    let peers = Peers::start(options);
-    for (name, field) in [("classes 1, 2 and 3", CLASSES), ("weights 8, 4 and 1 of class 3", WEIGHTS)] {
+    let bare = Peers::start(&peers, options);
+    for (name, field) in [("classes 1, 2 and 3", CLASSES), ("weights 8, 4 and 1 of class 3", WEIGHTS)].into_iter().filter(|_| ours) {
         println!("{}", measure(options, name, field)?);
     }
-    println!("without classes, one connection for bulk and alarms\n{}", peers.table());
+    if !peers.is_empty() {
+        println!("without classes, one connection for bulk and alarms\n{}", bare.table());
+    }
+    if !mirrors.is_empty() {
+        println!("without classes, a topic of bulk and one of alarms");
+        mirror::measure(&mirrors, options)?;
+    }
     Ok(())
+}
+
+/// Gives a WAN the line that is asked for.
+fn shape(wan: &Wan, options: &ClassesOptions) -> Result<()> {
+    let bytes_in_queue = options.line_bits / 8 * LINE_QUEUE.as_secs();
+    let delay = Duration::from_millis(options.round_trip_ms) / 2;
+    let changes = vec![Change::Rate(Some(options.line_bits)), Change::Delay(delay), Change::Queue(bytes_in_queue)];
+    wan.order(&Order::Shape(None, changes)).map(drop)
 }
 
 fn measure(options: &ClassesOptions, name: &str, field: &Field) -> Result<String> {
@@ -122,7 +160,7 @@ fn measure(options: &ClassesOptions, name: &str, field: &Field) -> Result<String
     let tails = remotes.iter().map(|remote| Tail::start(&central, std::slice::from_ref(remote))).collect::<Result<Vec<_>>>()?;
     wait_until("bulk arrives", ARRIVAL_LIMIT, || Ok(tails.iter().skip(1).any(|tail| tail.records() > 0)))?;
     let mut report = format!("{name}, {} kbit/s, {} ms, rate_max {}\n", options.line_bits / 1000, options.round_trip_ms, options.rate_max);
-    let mut alarms = Alarms::new(&source)?;
+    let mut alarms = Alarms::new(&source, "alarms")?;
     alarms.run(WARM_UP)?;
     if let Some(tail) = tails.first() {
         tail.start_measuring();
@@ -172,14 +210,15 @@ fn fill(source: &Client, options: &ClassesOptions, field: &Field) -> Result<()> 
 
 /// Alarms, one every few seconds.
 struct Alarms {
+    topic: String,
     producer: crate::client::LoadProducer,
     rng: StdRng,
     sent: u64,
 }
 
 impl Alarms {
-    fn new(source: &Client) -> Result<Self> {
-        Ok(Self { producer: source.producer()?, rng: StdRng::seed_from_u64(8), sent: 0 })
+    fn new(source: &Client, topic: &str) -> Result<Self> {
+        Ok(Self { topic: topic.to_owned(), producer: source.producer()?, rng: StdRng::seed_from_u64(8), sent: 0 })
     }
 
     fn run(&mut self, time: Duration) -> Result<()> {
@@ -189,7 +228,7 @@ impl Alarms {
             let pause = Duration::from_millis(self.rng.random_range(ALARM_EVERY_MS));
             std::thread::sleep(pause.min(end.saturating_duration_since(Instant::now())));
             let value = format!("{{\"alarm\":{},\"text\":\"pressure above limit in line {}\"}}", self.sent, self.rng.random::<u16>());
-            self.producer.send("alarms", 0, &NewRecord { value: Some(value.into_bytes()), ..NewRecord::default() })?;
+            self.producer.send(&self.topic, 0, &NewRecord { value: Some(value.into_bytes()), ..NewRecord::default() })?;
             self.producer.flush(ARRIVAL_LIMIT)?;
             self.sent += 1;
         }

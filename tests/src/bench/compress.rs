@@ -7,32 +7,32 @@
 //! | [`records`] | the telemetry (pure) |
 //! | [`arrivals`] | how much of it has arrived |
 //! | [`contestants`] | who carries it |
+//! | [`quic`] | the same records over stock quinn, as they are |
 //! | [`outcome`] | the table (pure) |
 
 pub mod arrivals;
 pub mod contestants;
 pub mod outcome;
+pub mod quic;
 pub mod records;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 
 use self::arrivals::Arrivals;
-use self::contestants::Carrier;
+use self::contestants::Running;
 use self::outcome::{Outcome, table};
 use self::records::{Backlog, PATTERN, TOPICS};
 use super::link::line::LineOptions;
-use super::thin::Field;
-use crate::client::Client;
-use crate::java::{self, Tuning};
-use crate::kafka_cluster::{KafkaCluster, KafkaOptions};
+use super::peer::{Peer, among, chosen};
+use super::thin::{Ends, Field, ThinOptions};
+use crate::java;
 use crate::oracle::remote_topic;
 use crate::reaper::Reaper;
+use crate::wan::link::LinkCounters;
 use crate::wan::{End, Wan, order};
-use crate::{build, shapes};
 
 /// Between two lines about a contestant.
 const LINE_EVERY: Duration = Duration::from_secs(15);
@@ -55,21 +55,15 @@ pub struct CompressOptions {
     /// What waits before the line at most [default: what the line carries in a round trip, 32 kB at least]
     #[arg(long, value_name = "SIZE")]
     pub queue: Option<String>,
-    /// Only these: spillway, mm2-default, mm2-tuned (TCP with CUBIC), mm2-default-bbr, mm2-tuned-bbr
-    #[arg(long, value_name = "WHO", value_delimiter = ',', num_args = 1..)]
-    pub with: Vec<Carrier>,
+    /// Only these
+    #[arg(long, value_name = "WHO", value_delimiter = ',', num_args = 1.., value_parser = among(&Peer::PROGRAMS))]
+    pub with: Vec<Peer>,
     /// A contestant that takes longer is ended, and it is told how far it came
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub limit_minutes: u64,
-    /// Take agent and collector from this directory in place of building them: for comparing two builds
-    #[arg(long, value_name = "DIR")]
-    pub binaries: Option<PathBuf>,
-    /// Heap of MirrorMaker 2 in MiB
-    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(128..))]
-    pub mm2_heap: u32,
-    /// What is left to chance is drawn from it; a new one if it is not given
-    #[arg(long)]
-    pub seed: Option<u64>,
+    /// What both programs are started with.
+    #[command(flatten)]
+    pub thin: ThinOptions,
 }
 
 /// Measures and prints the table.
@@ -79,23 +73,12 @@ pub struct CompressOptions {
 pub fn run(options: &CompressOptions) -> Result<()> {
     // Before anything is in a namespace, where no registry can be reached.
     java::kafka_libs()?;
-    let binaries = match &options.binaries {
-        Some(dir) => dir.clone(),
-        None => {
-            println!("Building agent and collector as they ship; the first time this takes some minutes.");
-            build::release_binaries()?
-        }
-    };
-    let carriers = if options.with.is_empty() { Carrier::ALL.to_vec() } else { options.with.clone() };
+    let (binaries, seed) = (options.thin.programs()?, options.thin.seed());
     let queue = options.queue.as_deref().map(order::size).transpose()?;
-    let seed = options.seed.unwrap_or_else(shapes::fresh_seed);
     let wan = Wan::start(seed)?;
-    println!("Starting Kafka at both ends …");
-    let edge = wan.inside(End::Edge, || KafkaCluster::start(KafkaOptions { tuning: Tuning::Server, ..KafkaOptions::new("edge") }))?;
-    let central = KafkaOptions { tuning: Tuning::Server, host: End::Centre.address(), ..KafkaOptions::new("centre") };
-    let central = wan.inside(End::Centre, || KafkaCluster::start(central))?;
-    let (source, centre) = (Client::new(edge.bootstrap()), Client::new(central.bootstrap()));
-    let backlog = wan.inside(End::Edge, || Backlog::produce(&source, options.records))?;
+    let ends = Ends::start(&wan, true)?;
+    let field = Field::new(&wan, &ends, PATTERN, binaries, options.thin.mm2_heap);
+    let backlog = wan.inside(End::Edge, || Backlog::produce(&field.source, options.records))?;
     println!(
         "{} records, {:.1} MB of keys and values, in {} partitions. Line: {}, queue {} kB; seed {seed}",
         options.records,
@@ -105,59 +88,91 @@ pub fn run(options: &CompressOptions) -> Result<()> {
         options.line.queue_bytes(queue) / 1000,
     );
     options.line.orders(queue).iter().try_for_each(|order| wan.order(order).map(drop))?;
-    let field = Field { wan: &wan, source, centre, topics: PATTERN, binaries, heap_mib: options.mm2_heap };
     let limit = Duration::from_secs(options.limit_minutes * 60);
     let mut outcomes = Vec::new();
-    for carrier in carriers {
-        if let Some(Err(error)) = carrier.congestion().map(|congestion| wan.set_tcp_congestion(congestion.name())) {
-            println!("\n{carrier} is left out: {error:#}");
+    for peer in chosen(&options.with, &Peer::PROGRAMS) {
+        if let Peer::MirrorMaker(mirror) = peer
+            && let Err(error) = field.door(mirror.congestion)
+        {
+            println!("\n{peer} is left out: {error:#}");
             continue;
         }
-        let outcome = race(carrier, &field, options.records, limit);
+        println!("\n{peer}");
+        let race = Race { peer, wan: &wan, records: options.records, limit, started: Instant::now(), before: wan.counters() };
+        let outcome = match peer {
+            Peer::Quinn(congestion) => quic::run(&race, congestion),
+            _ => carry(race, &field),
+        };
         if outcome.is_err() {
             println!("logs and configuration files stay in {}", Reaper::global()?.keep_logs().display());
         }
-        outcomes.push(outcome.with_context(|| carrier.to_string())?);
+        let outcome = outcome.with_context(|| peer.to_string())?;
+        println!("{}", outcome.line());
+        outcomes.push(outcome);
     }
     println!("\n{}", table(&outcomes, options.records, backlog.bytes));
     Ok(())
 }
 
-fn race(carrier: Carrier, field: &Field<'_>, records: u64, limit: Duration) -> Result<Outcome> {
-    let remote: Vec<(String, i32)> = TOPICS.iter().map(|topic| (remote_topic(carrier.site(), topic.name), topic.partitions)).collect();
+/// One contestant's.
+#[derive(Debug)]
+struct Race<'a> {
+    peer: Peer,
+    wan: &'a Wan,
+    records: u64,
+    limit: Duration,
+    started: Instant,
+    before: LinkCounters,
+}
+
+impl Race<'_> {
+    /// Until all records have arrived, or the time is over; answers how long that took. `arrived` waits a little and answers how many there are.
+    fn watch(&self, mut arrived: impl FnMut() -> Result<u64>) -> Result<Duration> {
+        let mut told = Instant::now();
+        loop {
+            let (arrived, took) = (arrived()?, self.started.elapsed());
+            if arrived >= self.records || took >= self.limit {
+                return Ok(took);
+            }
+            if told.elapsed() >= LINE_EVERY {
+                told = Instant::now();
+                let megabytes = self.counters().offered_bytes() as f64 / 1e6;
+                println!(
+                    "  {:>4} s  {:>5.1} %  {megabytes:.2} MB on the wire",
+                    took.as_secs(),
+                    arrived as f64 / self.records as f64 * 100.0
+                );
+            }
+        }
+    }
+
+    fn counters(&self) -> LinkCounters {
+        self.wan.counters().since(&self.before)
+    }
+}
+
+/// With records from one Kafka to the other.
+fn carry(race: Race<'_>, field: &Field<'_>) -> Result<Outcome> {
+    let site = Running::site(race.peer);
+    let remote: Vec<(String, i32)> = TOPICS.iter().map(|topic| (remote_topic(site, topic.name), topic.partitions)).collect();
     let mut arrivals = field.wan.inside(End::Centre, || {
         for (name, partitions) in &remote {
             field.centre.create_topic(name, *partitions, &[])?;
         }
         Arrivals::start(&field.centre, &remote)
     })?;
-    println!("\n{carrier}");
-    let (started, before) = (Instant::now(), field.wan.counters());
-    let mut running = carrier.start(field)?;
-    let mut told = Instant::now();
-    let took = loop {
-        let arrived = arrivals.look(LOOK_EVERY)?;
-        let took = started.elapsed();
-        if arrived >= records || took >= limit {
-            break took;
-        }
+    let race = Race { started: Instant::now(), before: field.wan.counters(), ..race };
+    let mut running = Running::start(race.peer, field)?;
+    let took = race.watch(|| {
         running.check()?;
-        if told.elapsed() >= LINE_EVERY {
-            told = Instant::now();
-            let megabytes = field.wan.counters().since(&before).offered_bytes() as f64 / 1e6;
-            println!("  {:>4} s  {:>5.1} %  {megabytes:.2} MB on the wire", took.as_secs(), arrived as f64 / records as f64 * 100.0);
-        }
-    };
+        arrivals.look(LOOK_EVERY)
+    })?;
     // Its connections are open still.
-    carrier.crosses_as_meant(field)?;
+    running.is_as_meant(field)?;
     // They belong to what has arrived; the time does not.
     let aftermath = Instant::now();
     while aftermath.elapsed() < AFTERMATH {
         arrivals.look(LOOK_EVERY)?;
     }
-    running.was_as_meant()?;
-    let outcome =
-        Outcome { carrier, took, arrived: arrivals.distinct(), copies: arrivals.copies(), counters: field.wan.counters().since(&before) };
-    println!("{}", outcome.line());
-    Ok(outcome)
+    Ok(Outcome { peer: race.peer, took, arrived: arrivals.distinct(), copies: arrivals.copies(), counters: race.counters() })
 }

@@ -5,23 +5,24 @@
 //! |---|---|
 //! | [`mod@line`] | the lines that are measured |
 //! | [`peer`] | who sends |
-//! | [`quic`], [`tcp`] | how they send |
+//! | [`quic`], [`tcp`], [`mirror`] | how they send |
 //! | [`figures`] | what is told of a run |
 
 pub mod figures;
 pub mod line;
+pub mod mirror;
 pub mod peer;
 pub mod quic;
 pub mod tcp;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
+use crate::bench::peer::{Peer, among, chosen};
 use crate::bench::usage::cpu_time;
+use crate::java;
 use crate::reaper::scratch_dir;
 use crate::shapes;
 use crate::stage::pki::Pki;
@@ -30,7 +31,6 @@ use crate::wan::link::LinkCounters;
 use crate::wan::order;
 use figures::{Figures, Sums, median, table};
 use line::{LineOptions, grid};
-use peer::Peer;
 
 /// How often the round trip is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -51,7 +51,7 @@ pub struct LinkOptions {
     #[arg(long, value_name = "SIZE")]
     pub queue: Option<String>,
     /// Only these peers
-    #[arg(long, value_name = "PEER", value_delimiter = ',', num_args = 1..)]
+    #[arg(long, value_name = "WHO", value_delimiter = ',', num_args = 1.., value_parser = among(&Peer::ALL))]
     pub with: Vec<Peer>,
     /// How long each is measured
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -76,6 +76,8 @@ pub struct Course<'a> {
     pub pki: &'a Pki,
     /// The edge's, from that authority.
     pub identity: &'a crate::stage::pki::Identity,
+    /// Rate of the line, in bits a second.
+    pub line_bits: u64,
     /// How long it sends before it is measured.
     pub after: Duration,
     /// How long it is measured.
@@ -97,8 +99,11 @@ struct Setting {
 /// # Errors
 /// When no WAN can be had, or no peer connects.
 pub fn run(options: &LinkOptions) -> Result<()> {
-    let everybody: &[Peer] = if options.grid { &[Peer::Spillway] } else { &Peer::ALL };
-    let peers = if options.with.is_empty() { everybody.to_vec() } else { options.with.clone() };
+    let peers = chosen(&options.with, if options.grid { &[Peer::Spillway] } else { &Peer::ALL });
+    if !Peer::mirrors(&peers).is_empty() {
+        // Before anything is in a namespace, where no registry can be reached.
+        java::kafka_libs()?;
+    }
     let lines = if options.grid { grid() } else { vec![options.line] };
     let queue = options.queue.as_deref().map(order::size).transpose()?;
     let seed = options.seed.unwrap_or_else(shapes::fresh_seed);
@@ -123,7 +128,10 @@ pub fn run(options: &LinkOptions) -> Result<()> {
             let mut runs = Vec::new();
             for run in 0..options.runs {
                 match one(*peer, &line, &setting, seed.wrapping_add(run.into())) {
-                    Ok(figures) => runs.push(figures),
+                    Ok(figures) => {
+                        println!("  {peer}: {:.3} Mbit/s", figures.goodput_mbit);
+                        runs.push(figures);
+                    }
                     Err(error) => println!("  {peer} is left out: {error:#}"),
                 }
             }
@@ -142,15 +150,22 @@ pub fn run(options: &LinkOptions) -> Result<()> {
 fn one(peer: Peer, line: &LineOptions, setting: &Setting, seed: u64) -> Result<Figures> {
     let wan = Wan::start(seed)?;
     line.orders(setting.queue).iter().try_for_each(|order| wan.order(order).map(drop))?;
-    let course = Course { wan: &wan, pki: &setting.pki, identity: &setting.identity, after: setting.after, time: setting.time };
-    let sums = peer.run(&course).with_context(|| format!("{peer} on {line}"))?;
+    let course = Course {
+        wan: &wan,
+        pki: &setting.pki,
+        identity: &setting.identity,
+        line_bits: line.rate,
+        after: setting.after,
+        time: setting.time,
+    };
+    let sums = peer::run(peer, &course).with_context(|| format!("{peer} on {line}"))?;
     Ok(Figures::of(&sums, peer, line))
 }
 
-/// Watches a transfer that has just begun, once its start is over: `received` counts the payload at the centre, `round_trip` answers the sender's smoothed one.
-pub(crate) fn watch(course: &Course<'_>, received: &Arc<AtomicU64>, mut round_trip: impl FnMut() -> Option<Duration>) -> Sums {
+/// Watches a transfer that has just begun, once its start is over: `received` answers the payload at the centre, `round_trip` answers the sender's smoothed one.
+pub(crate) fn watch(course: &Course<'_>, received: impl Fn() -> u64, mut round_trip: impl FnMut() -> Option<Duration>) -> Sums {
     std::thread::sleep(course.after);
-    let (early, cpu) = (received.load(Ordering::Relaxed), own_cpu_time());
+    let (early, cpu) = (received(), own_cpu_time());
     let (started, before): (Instant, LinkCounters) = (Instant::now(), course.wan.counters());
     let mut round_trips = Vec::new();
     while started.elapsed() < course.time {
@@ -158,7 +173,7 @@ pub(crate) fn watch(course: &Course<'_>, received: &Arc<AtomicU64>, mut round_tr
         round_trips.extend(round_trip());
     }
     // Together: what crosses in between is counted once at most.
-    let (payload, counters) = (received.load(Ordering::Relaxed), course.wan.counters());
+    let (payload, counters) = (received(), course.wan.counters());
     Sums {
         time: started.elapsed(),
         payload_bytes: payload - early,

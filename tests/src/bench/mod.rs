@@ -13,6 +13,8 @@
 //! | [`classes`] | alarms beside bulk, and shares by class and weight, on a thin line |
 //! | [`cap`] | how closely the cap on wire bytes is kept, and a month of a budget |
 //! | [`outage`] | how soon something arrives after the line was down |
+//! | [`peer`] | who is compared on thin lines |
+//! | [`mirror`], [`backlog`] | MirrorMaker 2 there, and what it is given where nothing else waits |
 //! | [`contestant`] | Spillway and MirrorMaker 2 as something that can be started and measured |
 //! | [`thin`] | the same with a WAN between their ends |
 //! | [`workload`] | the records |
@@ -20,6 +22,7 @@
 //! | [`progress`] | how far the centre is, sampled |
 //! | [`report`] | medians, ratios and the tables |
 
+pub mod backlog;
 pub mod cap;
 pub mod classes;
 pub mod compress;
@@ -27,7 +30,9 @@ pub mod contestant;
 pub mod fleet;
 pub mod latency;
 pub mod link;
+pub mod mirror;
 pub mod outage;
+pub mod peer;
 pub mod progress;
 pub mod report;
 pub mod retention;

@@ -17,25 +17,25 @@ pub mod plan;
 pub mod quic;
 pub mod trickle;
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use self::outcome::{Delay, Outcome, bound, table};
-use self::peer::{Entry, Peer};
+use self::peer::{Entry, enter, passes_without_udp, remote};
 use self::plan::{Outage, plan};
 use self::trickle::{TOPIC, Writer};
 use super::link::line::LineOptions;
-use super::thin::Field;
+use super::peer::{Peer, among, chosen};
+use super::thin::{Ends, Field, ThinOptions};
 use crate::client::Client;
-use crate::cluster::Cluster;
-use crate::java::{self, Tuning};
-use crate::kafka_cluster::{KafkaCluster, KafkaOptions};
+use crate::java;
 use crate::reaper::Reaper;
 use crate::wan::{End, Wan};
-use crate::{build, shapes};
+
+/// Between two lines about who is waited for.
+const LINE_EVERY: Duration = Duration::from_secs(30);
 
 /// Between two looks at who is back.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -61,8 +61,8 @@ pub struct OutageOptions {
     /// Rate, round trip and loss of the line, the same in both directions
     #[arg(long, default_value = "2Mbit,300ms,2%", value_name = "RATE,RTT,LOSS")]
     pub line: LineOptions,
-    /// Only these: spillway, quinn-cubic, mm2-default. Without mm2-default no Java is needed
-    #[arg(long, value_name = "WHO", value_delimiter = ',', num_args = 1..)]
+    /// Only these; without any mm2 no Java is needed
+    #[arg(long, value_name = "WHO", value_delimiter = ',', num_args = 1.., value_parser = among(&Peer::PROGRAMS))]
     pub with: Vec<Peer>,
     /// Let no UDP pass: Spillway goes over TCP, and stock quinn is left out
     #[arg(long)]
@@ -70,15 +70,9 @@ pub struct OutageOptions {
     /// Who is not back so long after the line is told as later than that
     #[arg(long, value_name = "SECONDS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(10..=3600))]
     pub limit: u64,
-    /// Take agent and collector from this directory in place of building them: for comparing two builds
-    #[arg(long, value_name = "DIR")]
-    pub binaries: Option<PathBuf>,
-    /// Heap of MirrorMaker 2 in MiB
-    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(128..))]
-    pub mm2_heap: u32,
-    /// What is left to chance is drawn from it; a new one if it is not given
-    #[arg(long)]
-    pub seed: Option<u64>,
+    /// What both programs are started with.
+    #[command(flatten)]
+    pub thin: ThinOptions,
 }
 
 /// Measures and prints the table.
@@ -86,28 +80,25 @@ pub struct OutageOptions {
 /// # Errors
 /// When something does not start, or ends by itself.
 pub fn run(options: &OutageOptions) -> Result<()> {
-    let mut peers = if options.with.is_empty() { Peer::ALL.to_vec() } else { options.with.clone() };
-    peers.retain(|peer| !options.udp_blocked || peer.passes_without_udp());
+    let mut peers = chosen(&options.with, &Peer::PROGRAMS);
+    peers.retain(|peer| !options.udp_blocked || passes_without_udp(*peer));
     ensure!(!peers.is_empty(), "nobody is left who passes without UDP");
-    let kafka = peers.contains(&Peer::MirrorMaker);
+    let kafka = !Peer::mirrors(&peers).is_empty();
     if kafka {
         // Before anything is in a namespace, where no registry can be reached.
         java::kafka_libs()?;
     }
-    let binaries = match &options.binaries {
-        Some(dir) => dir.clone(),
-        None => {
-            println!("Building agent and collector as they ship; the first time this takes some minutes.");
-            build::release_binaries()?
-        }
-    };
-    let seed = options.seed.unwrap_or_else(shapes::fresh_seed);
+    let (binaries, seed) = (options.thin.programs()?, options.thin.seed());
     let outages = plan(&options.seconds, options.times, options.minutes, seed);
     let wan = Wan::start(seed)?;
-    wan.set_tcp_congestion("cubic")?;
-    println!("Starting brokers at both ends ({}) …", if kafka { "Apache Kafka" } else { "embedded" });
-    let (edge, central) = (cluster(&wan, End::Edge, kafka)?, cluster(&wan, End::Centre, kafka)?);
-    let field = Field { wan: &wan, source: edge.client(), centre: central.client(), topics: TOPIC, binaries, heap_mib: options.mm2_heap };
+    let ends = Ends::start(&wan, kafka)?;
+    let field = Field::new(&wan, &ends, TOPIC, binaries, options.thin.mm2_heap);
+    for mirror in Peer::mirrors(&peers) {
+        if let Err(error) = field.door(mirror.congestion) {
+            println!("{} is left out: {error:#}", mirror.name());
+            peers.retain(|peer| *peer != Peer::MirrorMaker(mirror));
+        }
+    }
     let result = race(&field, &peers, &outages, options);
     if result.is_err() {
         println!("logs and configuration files stay in {}", Reaper::global()?.keep_logs().display());
@@ -115,18 +106,6 @@ pub fn run(options: &OutageOptions) -> Result<()> {
     println!("\n{}", table(&result?, bound(options.line.round_trip)));
     println!("  An outage of 24 h, in virtual time: cargo test -p spillway-link --test link outage -- --nocapture");
     Ok(())
-}
-
-/// Only MirrorMaker 2 crosses the line to a broker; whoever else talks to one is at the same end.
-fn cluster(wan: &Wan, end: End, kafka: bool) -> Result<Cluster> {
-    wan.inside(end, || {
-        if !kafka {
-            return Cluster::start(end.name(), false);
-        }
-        let host = if end == End::Centre { End::Centre.address() } else { KafkaOptions::new("").host };
-        let options = KafkaOptions { tuning: Tuning::Server, host, ..KafkaOptions::new(end.name()) };
-        Ok(Cluster::Real(Box::new(KafkaCluster::start(options)?)))
-    })
 }
 
 fn race(field: &Field<'_>, peers: &[Peer], outages: &[Outage], options: &OutageOptions) -> Result<Vec<Outcome>> {
@@ -139,15 +118,16 @@ fn race(field: &Field<'_>, peers: &[Peer], outages: &[Outage], options: &OutageO
     }
     let mut entries = Vec::new();
     for peer in peers {
-        if let Some(remote) = peer.remote_topic() {
+        if let Some(remote) = remote(*peer) {
             topic(&field.centre, End::Centre, &remote)?;
         }
-        entries.push(peer.enter(field, options.bytes).with_context(|| peer.to_string())?);
+        entries.push(enter(*peer, field, options.bytes).with_context(|| peer.to_string())?);
     }
     let _writer = wan.inside(End::Edge, || Writer::start(&field.source, options.bytes))?;
     println!("{}{}; waiting until everybody brings something …", options.line, if options.udp_blocked { ", UDP blocked" } else { "" });
     wait_for_all(&mut entries, START_LIMIT)?;
-    let names: Vec<&str> = entries.iter().flat_map(Entry::names).collect();
+    entries.iter().try_for_each(|entry| entry.is_as_meant(wan))?;
+    let names: Vec<String> = entries.iter().flat_map(Entry::names).map(str::to_owned).collect();
     let took: Duration = outages.iter().map(|outage| outage.pause + outage.length).sum();
     println!("{} outages; {} min and the time until everybody is back, each time\n", outages.len(), took.as_secs().div_ceil(60));
     let mut all = Vec::new();
@@ -158,7 +138,7 @@ fn race(field: &Field<'_>, peers: &[Peer], outages: &[Outage], options: &OutageO
         let delays = play(field, &mut entries, outage, Duration::from_secs(options.limit))?;
         let told: Vec<String> = names.iter().zip(&delays).map(|(name, delay)| format!("{name} {delay}")).collect();
         println!("  {:>6.1} s down: {}", outage.length.as_secs_f64(), told.join(", "));
-        all.extend(names.iter().zip(delays).map(|(name, delay)| Outcome { name: (*name).to_owned(), nominal: outage.nominal, delay }));
+        all.extend(names.iter().zip(delays).map(|(name, delay)| Outcome { name: name.clone(), nominal: outage.nominal, delay }));
     }
     Ok(all)
 }
@@ -178,8 +158,10 @@ fn play(field: &Field<'_>, entries: &mut [Entry<'_>], outage: &Outage, limit: Du
     entries.iter_mut().for_each(Entry::arm);
     field.wan.tell("up")?;
     let back = Instant::now();
+    let mut told = back;
     loop {
         entries.iter_mut().try_for_each(Entry::check)?;
+        tell_missing(entries, &mut told, back);
         entries.iter_mut().for_each(Entry::look);
         let firsts: Vec<Option<Instant>> = entries.iter().flat_map(Entry::watches).map(|watch| watch.first()).collect();
         if back.elapsed() >= limit || firsts.iter().all(Option::is_some) {
@@ -191,13 +173,24 @@ fn play(field: &Field<'_>, entries: &mut [Entry<'_>], outage: &Outage, limit: Du
     }
 }
 
+/// Every now and then, who has been waited for since `since`.
+fn tell_missing(entries: &[Entry<'_>], told: &mut Instant, since: Instant) {
+    if told.elapsed() >= LINE_EVERY {
+        *told = Instant::now();
+        let missing: Vec<&str> = entries.iter().flat_map(Entry::missing).collect();
+        println!("    {:>4} s: waiting for {}", since.elapsed().as_secs(), missing.join(", "));
+    }
+}
+
 /// Until each brings something anew.
 fn wait_for_all(entries: &mut [Entry<'_>], limit: Duration) -> Result<()> {
     entries.iter_mut().for_each(Entry::arm);
     let started = Instant::now();
+    let mut told = started;
     loop {
         entries.iter_mut().try_for_each(Entry::check)?;
         entries.iter_mut().for_each(Entry::look);
+        tell_missing(entries, &mut told, started);
         let missing = entries.iter().find(|entry| entry.watches().any(|watch| watch.first().is_none()));
         let Some(missing) = missing else { return Ok(()) };
         ensure!(started.elapsed() < limit, "{} brings nothing for {limit:?}", missing.peer());

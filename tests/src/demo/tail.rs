@@ -73,6 +73,12 @@ impl Tail {
         self.shared.measuring.store(true, Ordering::Relaxed);
     }
 
+    /// CreateTime and milliseconds from then to when it was read, of each record that was read while it was measured.
+    #[must_use]
+    pub fn samples(&self) -> Vec<(i64, i64)> {
+        self.shared.samples.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The latencies of all records, and of those not created within one of `waited`.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use super::KafkaOptions;
 
-/// The ports of one node, on 127.0.0.1 but for the plain listener, which is on [`KafkaOptions::host`].
+/// The ports of one node, on 127.0.0.1 but for the plain listeners, which are on [`KafkaOptions::host`].
 #[derive(Debug, Clone)]
 pub struct NodePorts {
     /// The plain listener for clients and brokers.
@@ -18,6 +18,8 @@ pub struct NodePorts {
     pub secured: u16,
     /// The plain listener for what comes through a relay; unused without [`KafkaOptions::relayed`].
     pub relayed: u16,
+    /// The second plain listener, on [`KafkaOptions::host`]; unused without [`KafkaOptions::second`].
+    pub second: u16,
 }
 
 /// The second listener: `SASL_SSL` with SCRAM-SHA-512 and Kafka's StandardAuthorizer.
@@ -42,6 +44,9 @@ pub(super) fn render(options: &KafkaOptions, home: &Path, ports: &[NodePorts], i
     if options.secured.is_some() {
         write!(advertised, ",SECURED://127.0.0.1:{}", own.secured)?;
     }
+    if options.second {
+        write!(advertised, ",SECOND://{}:{}", options.host, own.second)?;
+    }
     let mut listening = advertised.clone();
     if let Some(port) = options.relayed {
         write!(listening, ",RELAYED://127.0.0.1:{}", own.relayed)?;
@@ -60,7 +65,8 @@ pub(super) fn render(options: &KafkaOptions, home: &Path, ports: &[NodePorts], i
         format!("node.id={}", index + 1),
         format!("controller.quorum.voters={}", voters.join(",")),
         format!("listeners={listeners}"),
-        "listener.security.protocol.map=PLAIN:PLAINTEXT,RELAYED:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SASL_SSL".to_owned(),
+        "listener.security.protocol.map=PLAIN:PLAINTEXT,SECOND:PLAINTEXT,RELAYED:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURED:SASL_SSL"
+            .to_owned(),
         "controller.listener.names=CONTROLLER".to_owned(),
         format!("log.dirs={}", home.join("data").display()),
         // Topics are made on purpose: a typing mistake must not make one.

@@ -21,22 +21,38 @@ impl Wan {
     /// # Errors
     /// When the kernel lacks it.
     pub fn set_tcp_congestion(&self, name: &str) -> Result<()> {
-        for end in [End::Edge, End::Centre] {
-            let source = end.address().to_string();
-            let route = [NETWORK, "dev", DEVICE, "proto", "kernel", "scope", "link", "src", &source, "congctl", name];
-            self.inside(end, || succeed(Command::new("ip").args(["route", "replace"]).args(route)).with_context(|| missing(name)))?;
+        [End::Edge, End::Centre].into_iter().try_for_each(|end| self.route(end, "main", name))
+    }
+
+    /// The same for connections to this port of the centre only; all others keep what they have. A port is given its own once.
+    ///
+    /// # Errors
+    /// When the kernel lacks it, or policy routing.
+    pub fn set_tcp_congestion_to(&self, port: u16, name: &str) -> Result<()> {
+        // The table has the number of the port, which is above those that mean something.
+        let table = port.to_string();
+        for (end, selector) in [(End::Edge, "dport"), (End::Centre, "sport")] {
+            self.route(end, &table, name)?;
+            self.inside(end, || succeed(Command::new("ip").args(["rule", "add", selector, &table, "lookup", &table])))?;
         }
         Ok(())
     }
 
-    /// What the open TCP connections between both ends have, as `end` sees them.
+    fn route(&self, end: End, table: &str, congestion: &str) -> Result<()> {
+        let source = end.address().to_string();
+        let route = [NETWORK, "dev", DEVICE, "proto", "kernel", "scope", "link", "src", &source, "table", table, "congctl", congestion];
+        self.inside(end, || succeed(Command::new("ip").args(["route", "replace"]).args(route)).with_context(|| missing(congestion)))
+    }
+
+    /// What the open TCP connections to this port of the centre have, as `end` sees them.
     ///
     /// # Errors
     /// When `ss` (iproute2) cannot be run.
-    pub fn tcp_congestions(&self, end: End) -> Result<BTreeSet<String>> {
+    pub fn tcp_congestions(&self, end: End, port: u16) -> Result<BTreeSet<String>> {
         let available = self.inside(end, || Ok(std::fs::read_to_string(AVAILABLE)?))?;
         // Not what an end says to itself, also under the address that the other one knows.
-        let others = format!("dst {NETWORK} and not dst {}", end.address());
+        let side = if end == End::Edge { "dport" } else { "sport" };
+        let others = format!("dst {NETWORK} and not dst {} and {side} = :{port}", end.address());
         let output = self.run(end, Command::new("ss").args(["-tinH", "state", "established"]).args(others.split(' ')))?;
         ensure!(output.status.success(), "ss failed: {}", String::from_utf8_lossy(&output.stderr).trim());
         Ok(named(&String::from_utf8_lossy(&output.stdout), &available))

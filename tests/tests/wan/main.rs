@@ -104,12 +104,30 @@ fn tcp_has_the_congestion_control_that_was_ordered_at_both_ends() {
         let _edge = wan.inside(End::Edge, || Ok(TcpStream::connect(to)?)).unwrap();
         let _centre = listener.accept().unwrap();
         for end in [End::Edge, End::Centre] {
-            let found: Vec<String> = wan.tcp_congestions(end).unwrap().into_iter().collect();
-            assert_eq!(found, [name], "{end:?}");
+            assert_eq!(congestions(&wan, end, to.port()), [name], "{end:?}");
         }
     }
     let error = format!("{:#}", wan.set_tcp_congestion("none-such").unwrap_err());
     assert!(error.starts_with("this kernel has no TCP congestion control \"none-such\" (modprobe tcp_none-such)"), "{error}");
+}
+
+fn congestions(wan: &Wan, end: End, port: u16) -> Vec<String> {
+    wan.tcp_congestions(end, port).unwrap().into_iter().collect()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn one_port_has_a_congestion_control_of_its_own() {
+    let wan = wan();
+    wan.set_tcp_congestion("cubic").unwrap();
+    let listeners = [0, 1].map(|_| wan.inside(End::Centre, || Ok(TcpListener::bind((End::Centre.address(), 0))?)).unwrap());
+    let [common, own] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+    wan.set_tcp_congestion_to(own.port(), "reno").unwrap();
+    let _edge = [common, own].map(|to| wan.inside(End::Edge, || Ok(TcpStream::connect(to)?)).unwrap());
+    let _centre = listeners.each_ref().map(|listener| listener.accept().unwrap());
+    for end in [End::Edge, End::Centre] {
+        assert_eq!([congestions(&wan, end, common.port()), congestions(&wan, end, own.port())], [["cubic"], ["reno"]], "{end:?}");
+    }
 }
 
 #[test]

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 
-use super::{Figures, LOST, Sampler, figures};
-use crate::bench::link::peer::Peer;
-use crate::bench::link::quic::{Control, Pair, end, identities, receive};
+use super::LOST;
+use super::sampler::{Figures, Sampler, figures};
+use crate::bench::link::quic::{identities, pair, receive};
 use crate::bench::link::tcp;
+use crate::bench::peer::{Congestion, Peer};
 use crate::reaper::scratch_dir;
 use crate::stage::pki::Pki;
 use crate::wan::Wan;
@@ -26,8 +27,9 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// One rate; each peer with its figures, or why it is left out.
 #[must_use]
-pub fn measure(bits: u64, span: Duration) -> Vec<(Peer, Result<Figures>)> {
-    let threads = Peer::OTHERS.map(|peer| (peer, std::thread::spawn(move || one(peer, bits, span))));
+pub fn measure(peers: &[Peer], bits: u64, span: Duration) -> Vec<(Peer, Result<Figures>)> {
+    let start = |peer: Peer| (peer, std::thread::spawn(move || one(peer, bits, span)));
+    let threads: Vec<_> = peers.iter().copied().map(start).collect();
     threads.into_iter().map(|(peer, thread)| (peer, thread.join().map_err(|_| anyhow!("it has panicked")).flatten())).collect()
 }
 
@@ -38,17 +40,15 @@ fn one(peer: Peer, bits: u64, span: Duration) -> Result<Figures> {
     // As with ours, from when they are connected.
     let start = move || Sampler::start(move || counted.counters().to_centre.offered.bytes);
     let sampler = match peer {
-        Peer::TcpCubic => over_tcp(&wan, "cubic", bits, span, start)?,
-        Peer::TcpBbr => over_tcp(&wan, "bbr", bits, span, start)?,
-        Peer::QuinnCubic => over_quinn(&wan, Control::Cubic, bits, span, start)?,
-        Peer::QuinnBbr => over_quinn(&wan, Control::Bbr, bits, span, start)?,
-        Peer::Spillway => bail!("ours is capped at the socket"),
+        Peer::Tcp(congestion) => over_tcp(&wan, congestion, bits, span, start)?,
+        Peer::Quinn(congestion) => over_quinn(&wan, congestion, bits, span, start)?,
+        Peer::Spillway | Peer::MirrorMaker(_) => bail!("its cap is elsewhere"),
     };
     let samples = sampler.stop()?;
     Ok(figures(&samples, bits, wan.counters().to_centre.lost.packets))
 }
 
-fn over_tcp(wan: &Wan, congestion: &str, bits: u64, span: Duration, start: impl FnOnce() -> Sampler) -> Result<Sampler> {
+fn over_tcp(wan: &Wan, congestion: Congestion, bits: u64, span: Duration, start: impl FnOnce() -> Sampler) -> Result<Sampler> {
     let (mut sending, mut receiving) = tcp::pair(wan, congestion)?;
     let sampler = start();
     // Ends with the connection.
@@ -64,14 +64,14 @@ fn over_tcp(wan: &Wan, congestion: &str, bits: u64, span: Duration, start: impl 
     Ok(sampler)
 }
 
-fn over_quinn(wan: &Wan, control: Control, bits: u64, span: Duration, start: impl FnOnce() -> Sampler) -> Result<Sampler> {
+fn over_quinn(wan: &Wan, congestion: Congestion, bits: u64, span: Duration, start: impl FnOnce() -> Sampler) -> Result<Sampler> {
     let pki = Pki::init(&scratch_dir("cap-quinn")?.join("pki"))?;
     let (client, server) = identities(&pki, &pki.issue("edge")?)?;
-    let Pair { edge, sending, centre, receiving } = Pair::connect(wan, client, server, control)?;
+    let pair = pair(wan, client, server, congestion)?;
     let sampler = start();
-    centre.spawn(receive(receiving, Arc::new(AtomicU64::new(0))));
-    let sent = edge.block_on(async {
-        let mut stream = sending.open_uni().await?;
+    pair.centre.runtime.spawn(receive(pair.centre.connection.clone(), Arc::new(AtomicU64::new(0))));
+    let sent = pair.edge.runtime.block_on(async {
+        let mut stream = pair.edge.connection.open_uni().await?;
         let (mut limiter, started) = (Limiter::new(bits), Instant::now());
         while started.elapsed() < span {
             stream.write_all(&vec![7; limiter.due_bytes(started.elapsed())]).await?;
@@ -79,7 +79,7 @@ fn over_quinn(wan: &Wan, control: Control, bits: u64, span: Duration, start: imp
         }
         anyhow::Ok(())
     });
-    end(edge, centre);
+    pair.end();
     sent.map(|()| sampler)
 }
 

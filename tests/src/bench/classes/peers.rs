@@ -9,99 +9,72 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 use quinn::{RecvStream, SendStream};
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
-use tokio::runtime::Runtime;
 
-use super::{ALARM_EVERY_MS, ClassesOptions, LINE_QUEUE, RECORD_BYTES, WARM_UP};
-use crate::bench::link::peer::Peer;
-use crate::bench::link::quic::{Control, Pair, identities};
+use super::row::Row;
+use super::{ALARM_EVERY_MS, ClassesOptions, RECORD_BYTES, WARM_UP, shape};
+use crate::bench::link::quic::{identities, pair};
 use crate::bench::link::tcp;
+use crate::bench::peer::{Congestion, Peer};
 use crate::reaper::scratch_dir;
 use crate::stage::pki::Pki;
 use crate::wan::Wan;
-use crate::wan::namespace::problem;
-use crate::wan::order::{Change, Order};
+use crate::wan::quic::{Pair, Side};
 
 /// All of them, while they run.
 #[derive(Debug)]
 pub struct Peers {
-    threads: Vec<(Peer, JoinHandle<Result<Figures>>)>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Figures {
-    alarms: usize,
-    p50_ms: u128,
-    p99_ms: u128,
-    line_used: f64,
+    threads: Vec<(Peer, JoinHandle<Result<Row>>)>,
 }
 
 impl Peers {
-    /// Starts them, if this machine can have a WAN; says what is missing otherwise.
+    /// Starts them.
     #[must_use]
-    pub fn start(options: &ClassesOptions) -> Self {
-        if let Some(problem) = problem() {
-            println!("TCP and stock quinn are left out, since a WAN needs: {problem}");
-            return Self { threads: Vec::new() };
-        }
+    pub fn start(peers: &[Peer], options: &ClassesOptions) -> Self {
         let start = |peer: Peer| {
             let options = options.clone();
             (peer, std::thread::spawn(move || run(peer, &options)))
         };
-        Self { threads: Peer::OTHERS.into_iter().map(start).collect() }
+        Self { threads: peers.iter().copied().map(start).collect() }
     }
 
     /// Waits for them; a row each.
     #[must_use]
     pub fn table(self) -> String {
-        let row = |(peer, thread): (Peer, JoinHandle<Result<Figures>>)| {
-            let name = peer.name();
-            match thread.join().map_err(|_| anyhow!("it has panicked")).flatten() {
-                Ok(Figures { alarms, p50_ms, p99_ms, line_used }) => {
-                    format!(
-                        "  {name:<12} {alarms:>4} alarms, p50 {p50_ms} ms, p99 {p99_ms} ms; the line is used to {:.0} %\n",
-                        line_used * 100.0
-                    )
-                }
-                Err(error) => format!("  {name:<12} is left out: {error:#}\n"),
-            }
+        let row = |(peer, thread): (Peer, JoinHandle<Result<Row>>)| {
+            let row = thread.join().map_err(|_| anyhow!("it has panicked")).flatten();
+            row.map_or_else(|error| format!("  {peer:<15} is left out: {error:#}\n"), |row| row.line(peer.name()))
         };
         self.threads.into_iter().map(row).collect()
     }
 }
 
-fn run(peer: Peer, options: &ClassesOptions) -> Result<Figures> {
+fn run(peer: Peer, options: &ClassesOptions) -> Result<Row> {
     let wan = Wan::start(7)?;
-    let bytes_in_queue = options.line_bits / 8 * LINE_QUEUE.as_secs();
-    let delay = Duration::from_millis(options.round_trip_ms) / 2;
-    let changes = vec![Change::Rate(Some(options.line_bits)), Change::Delay(delay), Change::Queue(bytes_in_queue)];
-    wan.order(&Order::Shape(None, changes))?;
+    shape(&wan, options)?;
     let clock = Clock::start();
     let _running = match peer {
-        Peer::TcpCubic => Running::Tcp(tcp(&wan, "cubic", &clock)?),
-        Peer::TcpBbr => Running::Tcp(tcp(&wan, "bbr", &clock)?),
-        Peer::QuinnCubic => Running::Quinn(quinn(&wan, Control::Cubic, &clock)?),
-        Peer::QuinnBbr => Running::Quinn(quinn(&wan, Control::Bbr, &clock)?),
-        Peer::Spillway => bail!("ours has classes"),
+        Peer::Tcp(congestion) => Running::Tcp(tcp(&wan, congestion, &clock)?),
+        Peer::Quinn(congestion) => Running::Quinn(Box::new(quinn(&wan, congestion, &clock)?)),
+        Peer::Spillway | Peer::MirrorMaker(_) => bail!("it is measured elsewhere"),
     };
     std::thread::sleep(WARM_UP);
     let (before, time) = (wan.counters().to_centre, Duration::from_secs(60) * options.minutes);
     clock.ages().clear();
     std::thread::sleep(time);
     let carried = wan.counters().to_centre.since(&before).carried().bytes as f64 * 8.0;
-    let mut ages = clock.ages().clone();
-    ages.sort_unstable();
-    let at = |percent: usize| ages.get(ages.len() * percent / 100).map(Duration::as_millis).context("no alarm has arrived");
-    Ok(Figures { alarms: ages.len(), p50_ms: at(50)?, p99_ms: at(99)?, line_used: carried / time.as_secs_f64() / options.line_bits as f64 })
+    let ages = clock.ages().clone();
+    ensure!(!ages.is_empty(), "no alarm has arrived");
+    Ok(Row::new(ages.len(), ages, carried / time.as_secs_f64() / options.line_bits as f64))
 }
 
 /// Kept for its end.
 enum Running {
     Tcp(#[expect(dead_code, reason = "closed when it is dropped")] [TcpStream; 2]),
-    Quinn(#[expect(dead_code, reason = "ended when it is dropped")] [Runtime; 2]),
+    Quinn(#[expect(dead_code, reason = "ended when it is dropped")] Box<Pair>),
 }
 
 /// Both ends are in this process, and have one clock. Its time stands in an alarm; bulk has none.
@@ -156,7 +129,7 @@ impl Moments {
 }
 
 /// One connection, everything in the order in which it was written.
-fn tcp(wan: &Wan, congestion: &str, clock: &Clock) -> Result<[TcpStream; 2]> {
+fn tcp(wan: &Wan, congestion: Congestion, clock: &Clock) -> Result<[TcpStream; 2]> {
     let (mut sending, mut receiving) = tcp::pair(wan, congestion)?;
     let kept = [sending.try_clone()?, receiving.try_clone()?];
     let (writing, reading) = (clock.clone(), clock.clone());
@@ -183,20 +156,21 @@ fn tcp(wan: &Wan, congestion: &str, clock: &Clock) -> Result<[TcpStream; 2]> {
 }
 
 /// A stream for bulk and one for alarms, with quinn's own settings.
-fn quinn(wan: &Wan, control: Control, clock: &Clock) -> Result<[Runtime; 2]> {
+fn quinn(wan: &Wan, congestion: Congestion, clock: &Clock) -> Result<Pair> {
     let pki = Pki::init(&scratch_dir("classes-quinn")?.join("pki"))?;
     let (client, server) = identities(&pki, &pki.issue("edge")?)?;
-    let Pair { edge, sending, centre, receiving } = Pair::connect(wan, client, server, control)?;
-    let reading = clock.clone();
-    centre.spawn(async move {
+    let pair = pair(wan, client, server, congestion)?;
+    let (reading, receiving) = (clock.clone(), pair.centre.connection.clone());
+    pair.centre.runtime.spawn(async move {
         while let Ok(stream) = receiving.accept_uni().await {
             tokio::spawn(receive(stream, reading.clone()));
         }
     });
-    let (bulk, alarms) = edge.block_on(async { anyhow::Ok((sending.open_uni().await?, sending.open_uni().await?)) })?;
-    edge.spawn(send_bulk(bulk, clock.clone()));
-    edge.spawn(send_alarms(alarms, clock.clone()));
-    Ok([edge, centre])
+    let Side { runtime, connection, .. } = &pair.edge;
+    let (bulk, alarms) = runtime.block_on(async { anyhow::Ok((connection.open_uni().await?, connection.open_uni().await?)) })?;
+    runtime.spawn(send_bulk(bulk, clock.clone()));
+    runtime.spawn(send_alarms(alarms, clock.clone()));
+    Ok(pair)
 }
 
 async fn send_bulk(mut stream: SendStream, clock: Clock) {

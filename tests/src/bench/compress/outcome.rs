@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::contestants::Carrier;
+use crate::bench::peer::Peer;
 use crate::wan::link::LinkCounters;
 
 /// What one has shown.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
     /// Who.
-    pub carrier: Carrier,
+    pub peer: Peer,
     /// From its start until the last record was at the centre, or until it was ended.
     pub took: Duration,
     /// Different records at the centre.
@@ -45,7 +45,7 @@ impl Outcome {
 /// All of them, with ratios to Spillway if it was among them.
 #[must_use]
 pub fn table(outcomes: &[Outcome], records: u64, payload_bytes: u64) -> String {
-    let ours = outcomes.iter().find(|outcome| outcome.carrier == Carrier::Spillway);
+    let ours = outcomes.iter().find(|outcome| outcome.peer == Peer::Spillway);
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _written = writeln!(
@@ -65,7 +65,7 @@ pub fn table(outcomes: &[Outcome], records: u64, payload_bytes: u64) -> String {
         let _written = write!(
             text,
             "  {:<15} {:>9.2} {:>10.2} {:>9.2} {:>7.2}x {:>8} {:>9.1} {:>8}",
-            outcome.carrier.name(),
+            outcome.peer.name(),
             wire / 1e6,
             counters.to_centre.offered.bytes as f64 / 1e6,
             counters.to_edge.offered.bytes as f64 / 1e6,
@@ -88,20 +88,21 @@ pub fn table(outcomes: &[Outcome], records: u64, payload_bytes: u64) -> String {
 mod tests {
     use spillway_wan::{Count, Counters};
 
-    use super::super::contestants::Congestion;
     use super::*;
+    use crate::bench::mirror::Mirror;
+    use crate::bench::peer::Congestion;
 
-    fn outcome(carrier: Carrier, seconds: u64, megabytes: u64, arrived: u64) -> Outcome {
+    fn outcome(peer: Peer, seconds: u64, megabytes: u64, arrived: u64) -> Outcome {
         let offered = Count { packets: 1, bytes: megabytes * 500_000 };
         let direction = Counters { offered, ..Counters::default() };
         let counters = LinkCounters { to_centre: direction, to_edge: direction, ..LinkCounters::default() };
-        Outcome { carrier, took: Duration::from_secs(seconds), arrived, copies: 0, counters }
+        Outcome { peer, took: Duration::from_secs(seconds), arrived, copies: 0, counters }
     }
 
     #[test]
     fn ratios_are_theirs_to_ours_and_only_of_whole_races() {
-        let ours = outcome(Carrier::Spillway, 10, 4, 100);
-        let mm2 = |tuned| Carrier::MirrorMaker { tuned, congestion: Congestion::Cubic };
+        let ours = outcome(Peer::Spillway, 10, 4, 100);
+        let mm2 = |tuned| Peer::MirrorMaker(Mirror { tuned, congestion: Congestion::Cubic });
         let text = table(&[ours, outcome(mm2(true), 35, 10, 100), outcome(mm2(false), 60, 99, 15)], 100, 20_000_000);
         let row = |name: &str| text.lines().find(|line| line.contains(name)).unwrap_or_default().to_owned();
         assert!(row("mm2-tuned").contains("0.50x    2.50x") && row("mm2-tuned").contains("3.50x"), "{text}");

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::line::LineOptions;
-use super::peer::Peer;
+use super::peer::packet_and_payload_bytes;
+use crate::bench::peer::Peer;
 use crate::bench::report;
 use crate::wan::link::LinkCounters;
 
@@ -37,7 +38,7 @@ pub struct Figures {
     pub wire_per_must: f64,
     /// Bytes at the IP level back to the edge, for each of the payload.
     pub back_per_payload: f64,
-    /// Mean of the smoothed round trips, against that of the empty line.
+    /// Mean of the smoothed round trips, against that of the empty line; 0 where the sender's is not known.
     pub round_trip: f64,
     /// The longest of them.
     pub round_trip_max: f64,
@@ -59,7 +60,7 @@ impl Figures {
         let to_centre = &sums.counters.to_centre;
         let (payload, wire) = (sums.payload_bytes as f64, (to_centre.delivered + to_centre.dropped()).bytes as f64);
         let goodput = payload * 8.0 / sums.time.as_secs_f64();
-        let (packet, in_packet) = peer.packet_and_payload_bytes();
+        let (packet, in_packet) = packet_and_payload_bytes(peer);
         let must = payload * packet as f64 / in_packet as f64 / (1.0 - line.loss.mean());
         let against_base = |time: Duration| time.as_secs_f64() / line.round_trip.as_secs_f64();
         let count = sums.round_trips.len().max(1) as f64;
@@ -103,20 +104,20 @@ pub fn table(rows: &[(Peer, Figures)], line: &LineOptions) -> String {
     // Writing to a string cannot fail.
     let _written = writeln!(
         text,
-        "  {:<12} {:>8} {:>8} {:>9} {:>7} {:>6} {:>7} {:>7} {:>9} {:>6} {:>6}",
+        "  {:<15} {:>8} {:>8} {:>9} {:>7} {:>6} {:>7} {:>7} {:>9} {:>6} {:>6}",
         "peer", "Mbit/s", "of line", "wire/load", "/must", "back", "RTT", "most", "overflow", "lost", "cpu"
     );
     for (peer, figures) in rows {
         let _written = writeln!(
             text,
-            "  {peer:<12} {:>8.3} {:>6.1} % {:>9.3} {:>7.3} {:>6.3} {:>6.2}x {:>6.2}x {:>7.2} % {:>4.1} % {:>4.0} %",
+            "  {peer:<15} {:>8.3} {:>6.1} % {:>9.3} {:>7.3} {:>6.3} {:>7} {:>7} {:>7.2} % {:>4.1} % {:>4.0} %",
             figures.goodput_mbit,
             figures.share * 100.0,
             figures.wire_per_payload,
             figures.wire_per_must,
             figures.back_per_payload,
-            figures.round_trip,
-            figures.round_trip_max,
+            times(figures.round_trip),
+            times(figures.round_trip_max),
             figures.overflowed * 100.0,
             figures.lost * 100.0,
             figures.cpu * 100.0,
@@ -142,13 +143,18 @@ pub fn summary(peers: &[Peer], lines: &[(LineOptions, Vec<(Peer, Figures)>)]) ->
         let heads = format!("{:>8}  {:>8}  {:>6}  {:>6}  {:>8}", "of line", "RTT", "/must", "over", "cpu");
         return format!("{peer}\n  {:<28}{heads}\n{}", "line", lines.iter().map(row).collect::<String>());
     }
-    let names: String = peers.iter().map(|peer| format!("{peer:>13}")).collect();
+    let names: String = peers.iter().map(|peer| format!("{peer:>17}")).collect();
     let row = |(line, rows): &(LineOptions, Vec<(Peer, Figures)>)| {
         let share = |peer: &Peer| found(rows, *peer).map(|figures| figures.share * 100.0);
-        let cell = |peer| share(peer).map_or_else(|| format!("{:>13}", "-"), |share| format!("{share:>11.1} %"));
+        let cell = |peer| share(peer).map_or_else(|| format!("{:>17}", "-"), |share| format!("{share:>15.1} %"));
         format!("  {:<28}{}\n", line.to_string(), peers.iter().map(cell).collect::<String>())
     };
     format!("Goodput in percent of the line\n  {:<28}{names}\n{}", "line", lines.iter().map(row).collect::<String>())
+}
+
+/// Of a round trip that is not known, nothing.
+fn times(ratio: f64) -> String {
+    if ratio > 0.0 { format!("{ratio:.2}x") } else { "-".to_owned() }
 }
 
 /// Share of the line, mean smoothed round trip, bytes on the wire to those that must be, what the queue dropped, processor time.
@@ -163,6 +169,9 @@ mod tests {
     use spillway_wan::{Count, Counters};
 
     use super::*;
+    use crate::bench::peer::Congestion;
+
+    const TCP_BBR: Peer = Peer::Tcp(Congestion::Bbr);
 
     #[test]
     fn figures_are_of_the_payload_and_of_what_must_cross() {
@@ -173,7 +182,7 @@ mod tests {
         let counters = LinkCounters { to_centre, ..LinkCounters::default() };
         let round_trips = vec![Duration::from_millis(300), Duration::from_millis(600)];
         let sums = Sums { time: Duration::from_secs(8), payload_bytes: 980 * 1448, counters, round_trips, cpu: Duration::from_secs(2) };
-        let figures = Figures::of(&sums, Peer::TcpBbr, &line);
+        let figures = Figures::of(&sums, TCP_BBR, &line);
         // All was in full packets, and sent again was only what the line lost, but for what overflowed.
         assert!((figures.wire_per_must - 1.2).abs() < 1e-9, "{figures:?}");
         assert!((figures.wire_per_payload - 1500.0 / 1448.0 / 0.98 * 1.2).abs() < 1e-9);
@@ -181,7 +190,7 @@ mod tests {
         assert!((figures.round_trip - 1.5).abs() < 1e-9 && (figures.round_trip_max - 2.0).abs() < 1e-9);
         assert!((figures.overflowed - 1.0 / 6.0).abs() < 1e-9 && (figures.lost - 0.02).abs() < 1e-9);
         assert!((figures.cpu - 0.25).abs() < 1e-9);
-        let text = summary(&[Peer::TcpBbr], &[(line, vec![(Peer::TcpBbr, figures)]), (line, Vec::new())]);
+        let text = summary(&[TCP_BBR], &[(line, vec![(TCP_BBR, figures)]), (line, Vec::new())]);
         assert!(text.contains("2 % loss        71.0 %     1.50x   1.200  16.67 %      25 %") && text.ends_with("-\n"), "{text}");
         assert_eq!(median(&[figures]), Some(figures));
         assert_eq!(median(&[]), None);

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Connection, Endpoint, ServerConfig, TransportConfig};
+use quinn::{ClientConfig, Connection, ServerConfig, TransportConfig};
 use rand::RngCore as _;
 use spillway_link::identity::{IdentityFiles, Role};
 use spillway_link::{Identity, LinkClient, LinkServer, LinkSettings, RateCap};
@@ -16,7 +16,9 @@ use tokio::runtime::Runtime;
 
 use super::figures::Sums;
 use super::{Course, watch};
+use crate::bench::peer::Congestion;
 use crate::stage::pki::{self, Pki};
+use crate::wan::quic::{Pair, at};
 use crate::wan::{End, Wan};
 
 /// Payload of a stream.
@@ -25,27 +27,14 @@ const FRAME_BYTES: usize = 64 * 1024;
 /// The name in the collector's certificate; the address is another.
 pub const NAME: &str = "localhost";
 
-/// Congestion controls of quinn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    /// RFC 9438.
-    Cubic,
-    /// Version 1.
-    Bbr,
-}
-
 /// `spillway-link` as agent and collector use it.
 ///
 /// # Errors
 /// When the two do not connect.
 pub fn spillway(course: &Course<'_>) -> Result<Sums> {
     let (client, server) = identities(course.pki, course.identity)?;
-    let (centre, server) = course.wan.inside(End::Centre, || {
-        let runtime = runtime()?;
-        let server =
-            runtime.block_on(async { LinkServer::bind((End::Centre.address(), 0).into(), &server, &LinkSettings::collector()) })?;
-        Ok((runtime, server))
-    })?;
+    let bind = |address| LinkServer::bind(address, &server, &LinkSettings::collector()).map_err(std::io::Error::other);
+    let (centre, server) = at(course.wan, End::Centre, bind)?;
     let to = server.local_addr()?;
     let received = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&received);
@@ -53,14 +42,13 @@ pub fn spillway(course: &Course<'_>) -> Result<Sums> {
         let connection = server.accept().await.context("closed")?.await?;
         receive(connection, count).await
     });
-    let (edge, link) = course.wan.inside(End::Edge, || {
-        let runtime = runtime()?;
-        let link = runtime.block_on(async { LinkClient::new(&client, &LinkSettings::agent(), RateCap::new(None)) })?;
-        Ok((runtime, link))
-    })?;
+    let dialler = |_| LinkClient::new(&client, &LinkSettings::agent(), RateCap::new(None)).map_err(std::io::Error::other);
+    let (edge, link) = at(course.wan, End::Edge, dialler)?;
     let connection = edge.block_on(link.dial_addresses(spillway_link::Way::Udp, vec![to], NAME))?;
     let sums = transfer(course, &edge, &connection, &received);
-    end(edge, centre);
+    // The line is taken away next; nobody waits for a goodbye.
+    edge.shutdown_background();
+    centre.shutdown_background();
     Ok(sums)
 }
 
@@ -68,53 +56,28 @@ pub fn spillway(course: &Course<'_>) -> Result<Sums> {
 ///
 /// # Errors
 /// When the two do not connect.
-pub fn quinn(course: &Course<'_>, control: Control) -> Result<Sums> {
+pub fn quinn(course: &Course<'_>, congestion: Congestion) -> Result<Sums> {
     let (client, server) = identities(course.pki, course.identity)?;
-    let pair = Pair::connect(course.wan, client, server, control)?;
+    let pair = pair(course.wan, client, server, congestion)?;
     let received = Arc::new(AtomicU64::new(0));
-    pair.centre.spawn(receive(pair.receiving, Arc::clone(&received)));
-    let sums = transfer(course, &pair.edge, &pair.sending, &received);
-    end(pair.edge, pair.centre);
+    pair.centre.runtime.spawn(receive(pair.centre.connection.clone(), Arc::clone(&received)));
+    let sums = transfer(course, &pair.edge.runtime, &pair.edge.connection, &received);
+    pair.end();
     Ok(sums)
 }
 
-/// Both ends of a connection of stock quinn, each with a runtime inside its namespace.
-#[derive(Debug)]
-pub(crate) struct Pair {
-    pub(crate) edge: Runtime,
-    pub(crate) sending: Connection,
-    pub(crate) centre: Runtime,
-    pub(crate) receiving: Connection,
-}
-
-impl Pair {
-    /// Connects the edge to the centre.
-    ///
-    /// # Errors
-    /// When they do not connect.
-    pub(crate) fn connect(wan: &Wan, client: Identity, server: Identity, control: Control) -> Result<Self> {
-        let (config, server) = stock(client, server, control)?;
-        let (centre, listening) = wan.inside(End::Centre, || {
-            let runtime = runtime()?;
-            let endpoint = runtime.block_on(async { Endpoint::server(server, (End::Centre.address(), 0).into()) })?;
-            Ok((runtime, endpoint))
-        })?;
-        let to = listening.local_addr()?;
-        let accepted = centre.spawn(async move { anyhow::Ok(listening.accept().await.context("closed")?.await?) });
-        let (edge, dialling) = wan.inside(End::Edge, || {
-            let runtime = runtime()?;
-            let endpoint = runtime.block_on(async { Endpoint::client((End::Edge.address(), 0).into()) })?;
-            Ok((runtime, endpoint))
-        })?;
-        let sending = edge.block_on(async { anyhow::Ok(dialling.connect_with(config, to, NAME)?.await?) })?;
-        let receiving = centre.block_on(accepted)??;
-        Ok(Self { edge, sending, centre, receiving })
-    }
+/// A connection of stock quinn from the edge to the centre.
+///
+/// # Errors
+/// When they do not connect.
+pub(crate) fn pair(wan: &Wan, client: Identity, server: Identity, congestion: Congestion) -> Result<Pair> {
+    let (client, server) = stock(client, server, congestion)?;
+    Pair::connect(wan, client, server, NAME)
 }
 
 fn transfer(course: &Course<'_>, edge: &Runtime, connection: &Connection, received: &Arc<AtomicU64>) -> Sums {
     edge.spawn(send(connection.clone()));
-    watch(course, received, || Some(connection.rtt()))
+    watch(course, || received.load(Ordering::Relaxed), || Some(connection.rtt()))
 }
 
 /// Sends until the runtime ends.
@@ -147,10 +110,10 @@ pub(crate) async fn receive(connection: Connection, count: Arc<AtomicU64>) -> Re
 ///
 /// # Errors
 /// When the certificates do not fit.
-pub fn stock(client: Identity, server: Identity, control: Control) -> Result<(ClientConfig, ServerConfig)> {
-    let factory: Arc<dyn ControllerFactory + Send + Sync> = match control {
-        Control::Cubic => Arc::new(CubicConfig::default()),
-        Control::Bbr => Arc::new(BbrConfig::default()),
+pub fn stock(client: Identity, server: Identity, congestion: Congestion) -> Result<(ClientConfig, ServerConfig)> {
+    let factory: Arc<dyn ControllerFactory + Send + Sync> = match congestion {
+        Congestion::Cubic => Arc::new(CubicConfig::default()),
+        Congestion::Bbr => Arc::new(BbrConfig::default()),
     };
     let mut transport = TransportConfig::default();
     transport.congestion_controller_factory(factory);
@@ -172,15 +135,4 @@ pub fn identities(pki: &Pki, site: &pki::Identity) -> Result<(Identity, Identity
         Identity::load(&files, role, SystemTime::now())
     };
     Ok((load(site, Role::Site)?, load(&pki.server(), Role::Collector)?))
-}
-
-/// Of an end: one thread, inside the namespace of its maker.
-pub(crate) fn runtime() -> Result<Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
-}
-
-/// The line is taken away next; nobody waits for a goodbye.
-pub(crate) fn end(edge: Runtime, centre: Runtime) {
-    edge.shutdown_background();
-    centre.shutdown_background();
 }

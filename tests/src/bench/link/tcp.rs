@@ -13,6 +13,7 @@ use rustix::net::sockopt::set_tcp_congestion;
 
 use super::figures::Sums;
 use super::{Course, watch};
+use crate::bench::peer::Congestion;
 use crate::wan::congestion::missing;
 use crate::wan::{End, Wan};
 
@@ -22,7 +23,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 ///
 /// # Errors
 /// When the two do not connect, or the kernel lacks the congestion control.
-pub fn run(course: &Course<'_>, congestion: &str) -> Result<Sums> {
+pub fn run(course: &Course<'_>, congestion: Congestion) -> Result<Sums> {
     let received = Arc::new(AtomicU64::new(0));
     let (mut sending, mut receiving) = pair(course.wan, congestion)?;
     let (edge, centre) = (sending.try_clone()?, receiving.try_clone()?);
@@ -43,7 +44,7 @@ pub fn run(course: &Course<'_>, congestion: &str) -> Result<Sums> {
     });
     // Ends with the connection.
     let writer = std::thread::spawn(move || while sending.write_all(&bytes).is_ok() {});
-    let sums = watch(course, &received, || round_trip(course.wan));
+    let sums = watch(course, || received.load(Ordering::Relaxed), || round_trip(course.wan));
     for stream in [&edge, &centre] {
         drop(stream.shutdown(Shutdown::Both));
     }
@@ -55,7 +56,8 @@ pub fn run(course: &Course<'_>, congestion: &str) -> Result<Sums> {
 ///
 /// # Errors
 /// When the two do not connect, or the kernel lacks the congestion control.
-pub(crate) fn pair(wan: &Wan, congestion: &str) -> Result<(TcpStream, TcpStream)> {
+pub(crate) fn pair(wan: &Wan, congestion: Congestion) -> Result<(TcpStream, TcpStream)> {
+    let congestion = congestion.name();
     let listener = wan.inside(End::Centre, || {
         let listener = TcpListener::bind((End::Centre.address(), 0))?;
         // An accepted connection has that of its listener. It matters for the sender only, but a test of the kernel costs nothing.

@@ -72,7 +72,7 @@ pub fn table(outcomes: &[Outcome], bound: Duration) -> String {
         // Writing to a string cannot fail.
         let _written = writeln!(
             text,
-            "  {count} outage(s) of {} s{:<8} {:>11} {:>11} {:>9} {:>9} {:>9}",
+            "  {count} outage(s) of {} s{:<15} {:>11} {:>11} {:>9} {:>9} {:>9}",
             nominal.as_secs(),
             "",
             "median",
@@ -87,7 +87,7 @@ pub fn table(outcomes: &[Outcome], bound: Duration) -> String {
             let worst = worst.unwrap_or(Delay::After(Duration::ZERO));
             let _written = writeln!(
                 text,
-                "    {name:<22} {:>8.0} ms {:>11} {:>8.2}x {:>8.2}x {:>8.2}x",
+                "    {name:<29} {:>8.0} ms {:>11} {:>8.2}x {:>8.2}x {:>8.2}x",
                 middle,
                 worst.to_string(),
                 middle / bound_ms,

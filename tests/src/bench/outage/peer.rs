@@ -1,122 +1,72 @@
 //! Who sends, and what is watched of each.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use anyhow::{Error, Result, bail, ensure};
+use anyhow::{Result, bail};
 
 use super::quic::Stock;
 use super::trickle::{Reader, Records, TOPIC, Watch};
+use crate::bench::mirror::Mirroring;
+use crate::bench::peer::Peer;
 use crate::bench::thin::{Field, Spillway};
 use crate::metrics::Metrics;
 use crate::oracle::remote_topic;
-use crate::process::Daemon;
 use crate::wan::{End, Wan};
 
 /// The collector's counter of frames that it has received whole.
 const FRAMES: &str = "spillway_frames_total";
 
+/// Spillway's.
+const SITE: &str = "plant-7";
+
 /// It logs this when it has read an agent's first words on a new connection.
 const SESSION: &str = "event=\"session_opened\"";
 
-/// A contestant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Peer {
-    /// Agent and collector as they ship.
-    Spillway,
-    /// A client and a server on quinn's own settings, with CUBIC.
-    QuinnCubic,
-    /// A dedicated MirrorMaker 2 with its default settings, on TCP with CUBIC.
-    MirrorMaker,
+/// Whether it has a way where UDP is blocked.
+#[must_use]
+pub fn passes_without_udp(peer: Peer) -> bool {
+    !matches!(peer, Peer::Quinn(_))
 }
 
-impl Peer {
-    /// In the order of the table.
-    pub const ALL: [Self; 3] = [Self::Spillway, Self::QuinnCubic, Self::MirrorMaker];
-
-    /// What it is called.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Spillway => "spillway",
-            Self::QuinnCubic => "quinn-cubic",
-            Self::MirrorMaker => "mm2-default",
-        }
-    }
-
-    /// Whether it has a way where UDP is blocked.
-    #[must_use]
-    pub fn passes_without_udp(self) -> bool {
-        self != Self::QuinnCubic
-    }
-
-    /// Where its records are at the centre, if it carries records.
-    #[must_use]
-    pub fn remote_topic(self) -> Option<String> {
-        self.site().map(|site| remote_topic(site, TOPIC))
-    }
-
-    /// Starts it. Who takes no records from Kafka sends messages of so many bytes.
-    ///
-    /// # Errors
-    /// When it does not come up.
-    pub fn enter<'a>(self, field: &Field<'a>, bytes: usize) -> Result<Entry<'a>> {
-        let (first, records) = (Arc::new(Watch::default()), Records::default());
-        let reader = match self.remote_topic() {
-            Some(topic) => Some(field.wan.inside(End::Centre, || Reader::start(&field.centre, &topic, records.clone()))?),
-            None => None,
-        };
-        let (any, fresh) = (Arc::clone(&records.any), Arc::clone(&records.fresh));
-        let (held, watched) = match self {
-            Self::Spillway => {
-                let both = field.spillway(self.site().unwrap_or_default())?;
-                let held = Held::Spillway { both: Box::new(both), wan: field.wan, told: 0 };
-                (held, vec![("spillway byte", first), ("spillway record", any), ("spillway fresh record", fresh)])
-            }
-            Self::QuinnCubic => {
-                (Held::Stock { _both: Stock::start(field.wan, bytes, Arc::clone(&first))? }, vec![("quinn-cubic byte", first)])
-            }
-            Self::MirrorMaker => {
-                let daemon = field.mirror_maker(self.site().unwrap_or_default(), "")?;
-                (Held::MirrorMaker(Box::new(daemon)), vec![("mm2-default record", any), ("mm2-default fresh record", fresh)])
-            }
-        };
-        Ok(Entry { peer: self, watched, held, records, _reader: reader })
-    }
-
-    /// Its site, or cluster alias.
-    fn site(self) -> Option<&'static str> {
-        match self {
-            Self::Spillway => Some("plant-7"),
-            Self::QuinnCubic => None,
-            Self::MirrorMaker => Some("plant-8"),
-        }
+/// Where its records are at the centre, if it carries records.
+#[must_use]
+pub fn remote(peer: Peer) -> Option<String> {
+    match peer {
+        Peer::Spillway => Some(remote_topic(SITE, TOPIC)),
+        Peer::MirrorMaker(mirror) => Some(remote_topic(mirror.site(), TOPIC)),
+        Peer::Quinn(_) | Peer::Tcp(_) => None,
     }
 }
 
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Peer {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match Self::ALL.into_iter().find(|peer| peer.name() == text) {
-            Some(peer) => Ok(peer),
-            None => bail!("no contestant {text:?}; there are {}", Self::ALL.map(Self::name).join(", ")),
+/// Starts it. Who takes no records from Kafka sends messages of so many bytes.
+///
+/// # Errors
+/// When it does not come up.
+pub fn enter<'a>(peer: Peer, field: &Field<'a>, bytes: usize) -> Result<Entry<'a>> {
+    let (first, records) = (Arc::new(Watch::default()), Records::default());
+    let reader = match remote(peer) {
+        Some(topic) => Some(field.wan.inside(End::Centre, || Reader::start(&field.centre, &topic, records.clone()))?),
+        None => None,
+    };
+    let byte = vec![(format!("{peer} byte"), Arc::clone(&first))];
+    let kafka = vec![(format!("{peer} record"), Arc::clone(&records.any)), (format!("{peer} fresh record"), Arc::clone(&records.fresh))];
+    let (held, watched) = match peer {
+        Peer::Spillway => {
+            let both = Box::new(field.spillway(SITE)?);
+            (Held::Spillway { both, wan: field.wan, told: 0 }, [byte, kafka].concat())
         }
-    }
+        Peer::Quinn(congestion) => (Held::Stock { _both: Stock::start(field.wan, congestion, bytes, first)? }, byte),
+        Peer::MirrorMaker(mirror) => (Held::MirrorMaker(Box::new(mirror.start(field, mirror.site())?)), kafka),
+        Peer::Tcp(_) => bail!("{peer} does not dial again"),
+    };
+    Ok(Entry { peer, watched, held, records, _reader: reader })
 }
 
 /// A contestant that runs. Dropping it ends it.
 #[derive(Debug)]
 pub struct Entry<'a> {
     peer: Peer,
-    watched: Vec<(&'static str, Arc<Watch>)>,
+    watched: Vec<(String, Arc<Watch>)>,
     held: Held<'a>,
     records: Records,
     _reader: Option<Reader>,
@@ -126,7 +76,7 @@ pub struct Entry<'a> {
 enum Held<'a> {
     Spillway { both: Box<Spillway>, wan: &'a Wan, told: u64 },
     Stock { _both: Stock },
-    MirrorMaker(Box<Daemon>),
+    MirrorMaker(Box<Mirroring>),
 }
 
 impl Entry<'_> {
@@ -137,11 +87,16 @@ impl Entry<'_> {
     }
 
     /// What is watched of it: first what is there earlier.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.watched.iter().map(|(name, _)| *name)
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.watched.iter().map(|(name, _)| name.as_str())
     }
 
-    /// The same.
+    /// Those of them that have seen nothing.
+    pub fn missing(&self) -> impl Iterator<Item = &str> {
+        self.watched.iter().filter(|(_, watch)| watch.first().is_none()).map(|(name, _)| name.as_str())
+    }
+
+    /// What notes it, in the same order.
     pub fn watches(&self) -> impl Iterator<Item = &Arc<Watch>> {
         self.watched.iter().map(|(_, watch)| watch)
     }
@@ -176,15 +131,17 @@ impl Entry<'_> {
     /// When a process has ended, with the end of its log.
     pub fn check(&mut self) -> Result<()> {
         match &mut self.held {
-            Held::Spillway { both, .. } => [&mut both.agent, &mut both.collector].into_iter().try_for_each(|program| {
-                ensure!(program.is_running(), "it has ended: {}", program.log_lines("").into_iter().next_back().unwrap_or_default());
-                Ok(())
-            }),
+            Held::Spillway { both, .. } => both.check(),
             Held::Stock { .. } => Ok(()),
-            Held::MirrorMaker(daemon) => {
-                ensure!(daemon.is_running(), "MirrorMaker 2 has ended\n{}", daemon.log_tail());
-                Ok(())
-            }
+            Held::MirrorMaker(mirroring) => mirroring.check(),
         }
+    }
+
+    /// Whether a MirrorMaker 2 works with what it is meant to have; asked while its connections are open.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn is_as_meant(&self, wan: &Wan) -> Result<()> {
+        if let Held::MirrorMaker(mirroring) = &self.held { mirroring.is_as_meant(wan) } else { Ok(()) }
     }
 }

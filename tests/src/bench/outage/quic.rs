@@ -9,9 +9,11 @@ use quinn::{ClientConfig, Endpoint, Incoming};
 use tokio::runtime::Runtime;
 
 use super::trickle::{EVERY, Watch, message};
-use crate::bench::link::quic::{Control, NAME, identities, runtime, stock};
+use crate::bench::link::quic::{NAME, identities, stock};
+use crate::bench::peer::Congestion;
 use crate::reaper::scratch_dir;
 use crate::stage::pki::Pki;
+use crate::wan::quic::at;
 use crate::wan::{End, Wan};
 
 /// Between two attempts, as almost everybody has it.
@@ -24,38 +26,30 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// Starts both, with CUBIC and messages of that size; what arrives is noted.
+    /// Starts both, with messages of that size; what arrives is noted.
     ///
     /// # Errors
     /// When no socket can be had.
-    pub fn start(wan: &Wan, bytes: usize, watch: Arc<Watch>) -> Result<Self> {
+    pub fn start(wan: &Wan, congestion: Congestion, bytes: usize, watch: Arc<Watch>) -> Result<Self> {
         let pki = Pki::init(&scratch_dir("outage-quinn")?.join("pki"))?;
         let (client, server) = identities(&pki, &pki.issue("edge")?)?;
-        let (client, server) = stock(client, server, Control::Cubic)?;
-        let (centre, to) = wan.inside(End::Centre, || {
-            let runtime = runtime()?;
-            let endpoint = runtime.block_on(async { Endpoint::server(server, (End::Centre.address(), 0).into()) })?;
-            let to = endpoint.local_addr()?;
-            runtime.spawn(async move {
-                while let Some(incoming) = endpoint.accept().await {
-                    tokio::spawn(receive(incoming, Arc::clone(&watch)));
+        let (client, server) = stock(client, server, congestion)?;
+        let (centre, listening) = at(wan, End::Centre, |address| Endpoint::server(server, address))?;
+        let to = listening.local_addr()?;
+        centre.spawn(async move {
+            while let Some(incoming) = listening.accept().await {
+                tokio::spawn(receive(incoming, Arc::clone(&watch)));
+            }
+        });
+        let (edge, dialling) = at(wan, End::Edge, Endpoint::client)?;
+        edge.spawn(async move {
+            loop {
+                // Ends with the connection, or with the attempt to have one.
+                if send(&dialling, &client, to, bytes).await.is_err() {
+                    tokio::time::sleep(REDIAL).await;
                 }
-            });
-            Ok((runtime, to))
-        })?;
-        let edge = wan.inside(End::Edge, || {
-            let runtime = runtime()?;
-            let endpoint = runtime.block_on(async { Endpoint::client((End::Edge.address(), 0).into()) })?;
-            runtime.spawn(async move {
-                loop {
-                    // Ends with the connection, or with the attempt to have one.
-                    if send(&endpoint, &client, to, bytes).await.is_err() {
-                        tokio::time::sleep(REDIAL).await;
-                    }
-                }
-            });
-            Ok(runtime)
-        })?;
+            }
+        });
         Ok(Self { runtimes: vec![edge, centre] })
     }
 }
