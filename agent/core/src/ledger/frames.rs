@@ -91,7 +91,12 @@ impl Frames {
         }
         self.mixed += usize::from(frame.is_mixed);
         self.unsent.entry(frame.flow).or_default().queue(frame.is_late).push_back(index);
+        let is_to_rewrite = frame.is_bare && frame.copy == Copy::Durable;
         self.frames.push_back(frame);
+        if is_to_rewrite {
+            // Beside its gaps it may have records that nobody wants any more.
+            self.rewrite(index);
+        }
         self.release_from(index);
     }
 

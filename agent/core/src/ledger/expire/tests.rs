@@ -9,6 +9,7 @@ use spillway_proto::{Lane, Offset};
 use super::super::Wanted;
 use super::super::tests::{next, partition, source};
 use super::*;
+use crate::lane::NO_LANE;
 use crate::schedule::{Scheduler, Scope};
 use crate::start::Beginning;
 use crate::ttl::TimeToLive;
@@ -234,4 +235,23 @@ fn what_was_spilled_together_and_is_of_several_flows_goes_as_it_is() {
     ledger.expire(start, BEGAN_MS);
     let mut fixture = Fixture { ledger, start, seconds: 0 };
     assert_eq!(fixture.sent(), [[(0, 0, 5, false), (1, 0, 2, false)]], "one of the flows keeps its records for ever");
+}
+
+#[test]
+fn records_that_nobody_wants_do_not_go_beside_gaps_of_the_spill() {
+    let mut fixture = Fixture::new(2);
+    let mut builder = FrameBuilder::new();
+    builder.gap(Lane(0), next(0), next(5), GapReason::Expired);
+    let mut records = RecordWriter::new(next(0));
+    assert!(records.push(Offset::new(0).unwrap(), BEGAN_MS, None, Some(b"a record"), std::iter::empty()));
+    builder.data(NO_LANE, records);
+    let frame = builder.encode(&mut Compressor::new(1).unwrap());
+    let (start, times) = (fixture.start, Some(Timestamps::of(BEGAN_MS)));
+    fixture.ledger.push_stored(frame, &[Wanted::Now(Lane(0)), Wanted::Not], BEGAN_MS, times, start).unwrap();
+    let before = fixture.ledger.spilled_bytes_of(Scope::All);
+    fixture.pass(1);
+    assert_eq!(fixture.sent(), [[(0, 0, 5, true)]]);
+    assert_eq!((fixture.ledger.unacked_bytes(), fixture.ledger.spilled_bytes_of(Scope::All)), (before, before));
+    fixture.ack(0, 5);
+    assert_eq!(fixture.ledger.spilled_bytes_of(Scope::All), 0);
 }

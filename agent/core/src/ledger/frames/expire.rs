@@ -140,7 +140,7 @@ impl Frames {
     }
 
     /// Writes the sections and bytes of a frame of gaps anew: what is open of it, each lane's in order.
-    fn rewrite(&mut self, index: u64) {
+    pub(super) fn rewrite(&mut self, index: u64) {
         let Some(lanes) = self.at(index).map(distinct) else {
             return;
         };
