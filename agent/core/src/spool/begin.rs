@@ -8,7 +8,8 @@ use spillway_spill_core::entry::{Line, StoredSection};
 use spillway_spill_core::plan::{Leg, Opening, Plan, Released, plan};
 use spillway_spill_core::summary::{Source, Span};
 
-use super::{Append, Spool, Waiting};
+use super::appending::Waiting;
+use super::{Append, Spool};
 use crate::lane::{AfterDrain, LaneSource, NO_LANE};
 use crate::ledger::Ledger;
 use crate::start::{Beginning, Gap, LogRange, StartPolicy, decide};
@@ -122,7 +123,7 @@ impl Spool {
         let kind = SectionKind::Gap { first, next, reason };
         let sections = vec![StoredSection { partition, topic_id, partition_count, line, kind }];
         let append = Append { class, sections, bytes };
-        self.append(Waiting { sections: Vec::new(), append, copy: None, budget: 0, times: None });
+        self.appends.add(Waiting { sections: Vec::new(), append, copy: None, budget: 0, times: None });
     }
 
     /// The centre says where a lane goes on that has not begun.

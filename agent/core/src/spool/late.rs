@@ -31,7 +31,13 @@ impl Spool {
     /// spill. It is done when a session knows where its lanes are, and again when the line did not keep up with what is new.
     pub(super) fn defer(&mut self, ledger: &mut Ledger, now: Instant) {
         let is_due = self.cut.is_none_or(|cut| now.saturating_duration_since(cut) >= DEFERRAL_PAUSE);
-        if !self.in_use || self.around || !is_due || self.taking_back || !ledger.may_defer(self.scope) || !ledger.is_answered(self.scope) {
+        if !self.in_use
+            || self.around
+            || !is_due
+            || self.appends.taking_back
+            || !ledger.may_defer(self.scope)
+            || !ledger.is_answered(self.scope)
+        {
             return;
         }
         let Some(behind) = ledger.deferrable(self.scope) else {

@@ -12,7 +12,7 @@ use spillway_proto::message::ResumePoint;
 use spillway_proto::{Lane, NextOffset, TopicPartition};
 use spillway_spill_core::entry::{Class, EntryId};
 
-use super::{Append, Begins, Known, ReadEntry, Reading, Spool, SpoolLimits};
+use super::{Append, Begins, Known, ReadEntry, Spool, SpoolLimits};
 use crate::ledger::{Error, Ledger};
 use crate::schedule::{Flow, Scope};
 use crate::start::{LogRange, StartPolicy};
@@ -113,14 +113,14 @@ impl Spools {
     /// The spill takes nothing of the classes that `is_blocked` says. Answers a class, once, of which something waits that the line wants next, `Some(None)` for all of
     /// them. That is to be taken back, so that the line does not stand still; [`Self::taken_back`] follows.
     pub fn take_back(&mut self, ledger: &Ledger, is_blocked: impl Fn(Class) -> bool) -> Option<Option<Class>> {
-        if self.list.iter().any(|spool| spool.taking_back) {
+        if self.list.iter().any(|spool| spool.appends.taking_back) {
             return None;
         }
         for spool in &mut self.list {
-            let own = if let Scope::One(flow) = spool.scope { Some(spool.class(flow)) } else { None };
+            let own = spool.own_class();
             let blocked = own.map_or_else(|| self.classes.iter().any(|class| is_blocked(*class)), &is_blocked);
             if blocked && spool.wants_back(ledger) {
-                spool.taking_back = true;
+                spool.appends.taking_back = true;
                 return Some(own);
             }
         }
@@ -134,7 +134,7 @@ impl Spools {
     /// When the books do not add up: a bug.
     pub fn taken_back(&mut self, ledger: &mut Ledger, now: Instant) -> Result<(), Error> {
         // One at a time.
-        match self.list.iter_mut().find(|spool| spool.taking_back) {
+        match self.list.iter_mut().find(|spool| spool.appends.taking_back) {
             Some(spool) => spool.taken_back(ledger, now),
             None => Ok(()),
         }
@@ -160,7 +160,7 @@ impl Spools {
         for (place, spool) in self.list.iter_mut().enumerate() {
             if let Some(after) = spool.next_read(ledger) {
                 self.asked.push_back(place);
-                let own = if let Scope::One(flow) = spool.scope { Some(spool.class(flow)) } else { None };
+                let own = spool.own_class();
                 return Some((own.filter(|_| !is_joined), after));
             }
         }
@@ -191,7 +191,7 @@ impl Spools {
     pub fn settle(&mut self, ledger: &mut Ledger, is_empty: bool) {
         self.list.iter_mut().for_each(|spool| spool.settle(ledger));
         let last = match self.list.first() {
-            Some(spool) if is_empty && self.is_joined() && spool.is_at_rest() => spool.last,
+            Some(spool) if is_empty && self.is_joined() && spool.is_at_rest() => spool.cursor.last(),
             _ => return,
         };
         self.part(last, |_| false);
@@ -258,12 +258,5 @@ impl Spools {
     fn of_lane(&mut self, ledger: &Ledger, lane: Lane) -> Option<&mut Spool> {
         let flow = ledger.book(lane)?.source.flow;
         self.of(flow)
-    }
-}
-
-impl Spool {
-    /// Not in use, and nothing is under way.
-    fn is_at_rest(&self) -> bool {
-        !self.in_use && self.waiting.is_empty() && self.appends.is_empty() && self.reading == Reading::No && !self.taking_back
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use spillway_proto::frame::{GapReason, SectionKind};
 use spillway_proto::message::ResumePoint;
-use spillway_proto::{NextOffset, Partition, TopicId, TopicName, TopicPartition};
+use spillway_proto::{Lane, NextOffset, Partition, TopicId, TopicName, TopicPartition};
 use spillway_spill_core::entry::Line;
 use spillway_spill_core::plan::Released;
 use spillway_spill_core::summary::{Source, Span, What};
