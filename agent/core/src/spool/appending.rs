@@ -81,8 +81,10 @@ impl Spool {
             let Some(Waiting { sections, copy, budget, .. }) = self.appends.confirm(class) else {
                 break;
             };
+            // The books may forget a lane that is over with this.
+            let flow = ledger.flow_of(&sections);
             ledger.durable(&sections, copy);
-            ledger.give_back(ledger.flow_of(&sections), budget);
+            ledger.give_back(flow, budget);
         }
         self.cursor.extend(last);
         if had_copies && !self.appends.has_copies() {

@@ -372,3 +372,15 @@ fn the_spill_is_used_until_the_backlog_is_acknowledged() {
     world.finish();
     assert_eq!(world.lost(), 0);
 }
+
+/// A lane that was read on into the spill is over when the centre says where it goes on, and is forgotten with its last frame.
+#[test]
+fn memory_of_a_lane_that_is_over_is_free_for_its_own_flow() {
+    let mut world = World::of(5);
+    for action in [Action::Connect, Action::Send, Action::Arrive(9), Action::Acks(9), Action::Crash(0)] {
+        world.play(action);
+    }
+    world.play(Action::Write([0, 0, 1]));
+    world.play(Action::Read([0, 0, 1]));
+    world.finish();
+}

@@ -25,6 +25,9 @@ pub(super) const PARTITIONS: u32 = 3;
 const MAX_RAW: usize = 1 << 20;
 const WINDOW: usize = 200;
 
+/// What each frame holds of the agent's budget.
+const FRAME_BUDGET: usize = 10;
+
 /// The flow of each partition, under different rules.
 pub(super) const RULES: [[u16; PARTITIONS as usize]; 8] =
     [[0, 0, 0], [0, 1, 2], [2, 2, 0], [1, 0, 1], [0, 0, 0], [0, 1, 2], [2, 2, 0], [1, 0, 1]];
@@ -67,6 +70,8 @@ pub(super) struct World {
     /// What the source reads: lane and position of each partition.
     reading: BTreeMap<u32, (Lane, u64)>,
     unsynced: VecDeque<Append>,
+    /// What each flow holds of the agent's budget.
+    budget: BTreeMap<Flow, usize>,
     wire: VecDeque<(FrameSeq, Frame)>,
     acks: VecDeque<(Lane, u64)>,
     reopen: BTreeSet<u32>,
@@ -115,6 +120,7 @@ impl World {
             connected: false,
             reading: BTreeMap::new(),
             unsynced: VecDeque::new(),
+            budget: BTreeMap::new(),
             wire: VecDeque::new(),
             acks: VecDeque::new(),
             reopen: BTreeSet::new(),
@@ -237,6 +243,7 @@ impl World {
             assert_eq!(there, (0..*end).collect::<Vec<_>>(), "partition {index}: each offset once, or told to be lost");
         }
         assert!(self.ledger.is_empty() && !self.spool.is_in_use(), "something is left: {:#?}", self.spool);
+        assert_eq!(self.budget.values().sum::<usize>(), 0, "memory that is never free again: {:?}", self.budget);
         for (index, offset, reason) in &self.centre.lost {
             let at = (*index, *offset);
             match reason {
@@ -328,6 +335,10 @@ impl World {
             let index = partition.partition.index();
             self.assert_committable(index, committed.value());
             self.site.committed.insert(index, committed.value());
+        }
+        for (flow, bytes) in self.ledger.take_released() {
+            let held = self.budget.entry(flow).or_default();
+            *held = held.checked_sub(bytes).unwrap_or_else(|| panic!("{flow:?} holds {held}, and gives back {bytes}"));
         }
         if let Some(index) = self.reopen.pop_first() {
             self.open(index);
@@ -442,7 +453,8 @@ impl World {
             let (together, others) = sections.iter().copied().partition::<Vec<_>, _>(|(lane, ..)| flow(lane) == own);
             sections = others;
             let (frame, timestamps) = built(&together, &self.site.times, |timestamp| self.is_over(timestamp));
-            self.spool.built(&mut self.ledger, frame, &timestamps, 10, self.now).unwrap();
+            *self.budget.entry(own.unwrap_or_default()).or_default() += FRAME_BUDGET;
+            self.spool.built(&mut self.ledger, frame, &timestamps, FRAME_BUDGET, self.now).unwrap();
         }
     }
 
@@ -491,6 +503,7 @@ impl World {
         self.spool = spools(self.rules.0, &self.holdings());
         self.reading.clear();
         self.reopen.clear();
+        self.budget.clear();
         (0..PARTITIONS).for_each(|index| self.open(index));
     }
 
