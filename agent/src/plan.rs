@@ -14,7 +14,7 @@ use spillway_plan::{Counter, Decision, Limits, Meter, Open, Rate, Why};
 use spillway_proto::message::{Settings, SettingsReport};
 use tokio::task::JoinHandle;
 
-mod files;
+pub(crate) mod files;
 mod status;
 
 use files::{BUDGET_FILE, Read, SETTINGS_FILE};

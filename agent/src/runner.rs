@@ -31,6 +31,7 @@ mod local;
 mod parts;
 mod plan;
 mod planned;
+mod remembered;
 mod report;
 mod sending;
 mod spill;
@@ -39,6 +40,7 @@ mod upkeep;
 mod way;
 
 pub use parts::{Ended, Error, Parts};
+use remembered::Remembered;
 use report::Expired;
 use sending::{Line, Sending};
 use spill::Spill;
@@ -100,6 +102,7 @@ struct Runner {
     sending: Sending,
     /// What is known of the line.
     line: Line,
+    remembered: Remembered,
     /// What the source was told last: how long a frame waits once it has caught up.
     linger: Duration,
     /// What the source was told last: whether frames are left open for longer.
@@ -151,6 +154,7 @@ struct Drain {
 impl Runner {
     fn new(mut parts: Parts) -> Self {
         let now = Instant::now();
+        let remembered = Remembered::open(parts.config.state_dir.clone(), &parts.link);
         let redial = Redial::new(parts.config.collector.addresses.len(), parts.config.link.redial_max);
         parts.metrics.sessions.get_or_create(&ReasonLabels { reason: Reason::Start.as_str() }).inc();
         Self {
@@ -175,7 +179,8 @@ impl Runner {
             session_since: now,
             away_since: now,
             sending: Sending::default(),
-            line: Line::new(&parts.config.link),
+            line: Line::new(&parts.config.link, remembered.frames()),
+            remembered,
             linger: parts.config.link.frame_linger,
             gathering: Gathering::No,
             largest_raw: limits::MAX_FRAME_RAW_BYTES,
@@ -277,6 +282,7 @@ impl Runner {
         }
         self.parts.link.shutdown(CloseCode::Done, GOODBYE_TIMEOUT).await;
         self.parts.plan.settle().await;
+        self.remembered.settle(self.line.frames(), self.parts.link.known_line()).await;
         match self.drain.and_then(|drain| drain.because) {
             Some(error) => Err(error),
             None => Ok(Ended { unacked_records }),

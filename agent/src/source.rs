@@ -59,7 +59,7 @@ pub enum Command {
     /// Whether frames are left open for longer. Until it is told, they are not.
     Gather(Gathering),
     /// Most encoded bytes of a frame of each flow, by number ([`frame_bytes`](spillway_agent_core::line::frame_bytes)).
-    FrameBytes(Vec<Option<usize>>),
+    FrameBytes(Vec<usize>),
     /// Stop reading and hand over what there is; answered by [`Event::Finished`].
     Finish,
 }

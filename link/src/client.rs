@@ -19,7 +19,8 @@ use spillway_proto::CloseCode;
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
-    CappedSocket, Identity, LineEstimate, LineMemory, LinkSettings, MtuDiscovery, Profile, RateCap, SLOW_LINE_BITS, WireCounters, identity,
+    CappedSocket, Identity, KnownLine, LineEstimate, LineMemory, LinkSettings, MtuDiscovery, Profile, RateCap, SLOW_LINE_BITS,
+    WireCounters, identity,
     probe::ProbeSocket,
     tunnel::{Meter, Tunnel, dial::TunnelDialer},
     vigil::{self, Prober},
@@ -244,6 +245,17 @@ impl LinkClient {
     /// What the line delivers and how long it is, by the last connection that filled it; `None` before, and with another congestion control than ours.
     pub fn line(&self) -> Option<LineEstimate> {
         if self.in_tunnel.load(Relaxed) { self.tunnels.memory.line() } else { self.memory.line() }
+    }
+
+    /// What is known of the line over UDP, for the next process.
+    pub fn known_line(&self) -> KnownLine {
+        self.memory.known()
+    }
+
+    /// Begins with what an earlier process knew of the line, before the first dial: its rate and round trip, as after a reconnect, and the path MTU where the profile
+    /// has that looked for once only. What no line has is left out.
+    pub fn recall_line(&self, known: KnownLine) {
+        self.memory.recall(known);
     }
 
     /// The UDP port we dial from.

@@ -7,6 +7,7 @@
 use std::{
     any::Any,
     fmt,
+    ops::RangeInclusive,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU16, AtomicU64, Ordering::Relaxed},
@@ -64,6 +65,24 @@ impl fmt::Display for Congestion {
     }
 }
 
+/// What is worth keeping of a line for the next process: [`LinkClient::known_line`](crate::LinkClient::known_line).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct KnownLine {
+    /// What it delivers, and how long it is.
+    pub line: Option<LineEstimate>,
+    /// Largest packet that the path carries, in bytes of UDP payload.
+    pub mtu: Option<u16>,
+}
+
+/// Bytes a second that some line carries: 80 bit/s to 100 Gbit/s.
+const SOUND_RATES: RangeInclusive<f64> = 10.0..=12.5e9;
+
+/// Round trips of lines.
+const SOUND_ROUND_TRIPS: RangeInclusive<Duration> = Duration::from_micros(1)..=Duration::from_secs(60);
+
+/// From QUIC's least (RFC 9000, 14) to what a UDP datagram holds.
+const SOUND_MTUS: RangeInclusive<u16> = 1200..=65_507;
+
 /// What the connections of an endpoint know of its line. Clones share it; a new connection begins with what the last one knew.
 #[derive(Clone, Debug, Default)]
 pub struct LineMemory(Arc<Shared>);
@@ -85,6 +104,21 @@ impl LineMemory {
 
     fn remember(&self, line: LineEstimate) {
         *self.0.line.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+    }
+
+    /// Puts in place what an earlier process knew. What no line has is left out; where a connection has measured already, that holds.
+    pub(crate) fn recall(&self, known: KnownLine) {
+        let is_sound = |line: &LineEstimate| SOUND_RATES.contains(&line.bytes_per_second) && SOUND_ROUND_TRIPS.contains(&line.round_trip);
+        let mut line = self.0.line.lock().unwrap_or_else(PoisonError::into_inner);
+        *line = line.or(known.line.filter(is_sound));
+        if let (None, Some(mtu)) = (self.mtu(), known.mtu.filter(|mtu| SOUND_MTUS.contains(mtu))) {
+            self.0.mtu.store(mtu, Relaxed);
+        }
+    }
+
+    /// What the next process is to know.
+    pub(crate) fn known(&self) -> KnownLine {
+        KnownLine { line: self.line(), mtu: self.mtu() }
     }
 
     /// Largest UDP payload that the path was found to carry.
@@ -203,5 +237,26 @@ impl Controller for Spillway {
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_line_has_is_not_recalled_and_what_was_measured_since_holds() {
+        let line = |bytes_per_second, millis| Some(LineEstimate { bytes_per_second, round_trip: Duration::from_millis(millis) });
+        for unsound in [line(0.0, 300), line(f64::NAN, 300), line(f64::INFINITY, 300), line(1e12, 300), line(1e5, 0), line(1e5, 3_600_000)]
+        {
+            let memory = LineMemory::default();
+            memory.recall(KnownLine { line: unsound, mtu: Some(100) });
+            assert_eq!(memory.known(), KnownLine::default(), "{unsound:?}");
+        }
+        let (known, other) = (KnownLine { line: line(1e5, 300), mtu: Some(1400) }, KnownLine { line: line(2e5, 20), mtu: Some(1452) });
+        let memory = LineMemory::default();
+        memory.recall(known);
+        memory.recall(other);
+        assert_eq!(memory.known(), known);
     }
 }

@@ -30,7 +30,7 @@ pub mod tunnel;
 mod vigil;
 
 pub use client::{LinkClient, Way};
-pub use congestion::{Congestion, LineEstimate, LineMemory};
+pub use congestion::{Congestion, KnownLine, LineEstimate, LineMemory};
 pub use explain::{Explanation, Side, explain};
 pub use identity::{Identity, IdentityFiles, Role};
 pub use peer::site_name;

@@ -9,6 +9,10 @@ use std::time::Duration;
 use crate::schedule::{Flow, Scheduler};
 use crate::transit::{FRAME_LINE_TIME, LineRate};
 
+mod kept;
+
+pub use kept::{KeptLine, LineFileError};
+
 /// Frames are not made smaller than so many raw bytes by a slow line: below it, their headers would count.
 pub const MIN_FRAME_BYTES: usize = 1024;
 
@@ -33,12 +37,17 @@ const RATIO_MOST: f64 = 12.0;
 /// After each frame the ratio is taken to be better by so much at the most.
 const RATIO_GROWTH: f64 = 1.25;
 
-/// Most encoded bytes of a frame of each flow; `None` while nothing is known of the line.
-pub fn frame_bytes(scheduler: &Scheduler, line: LineRate) -> Vec<Option<usize>> {
+/// Most encoded bytes of a frame while nothing is known of the line: what 50 kbit/s carry in two seconds. Frames that are built before the first session are sent as
+/// they are.
+const UNKNOWN_BYTES: usize = 12 * 1024;
+
+/// Most encoded bytes of a frame of each flow.
+pub fn frame_bytes(scheduler: &Scheduler, line: LineRate) -> Vec<usize> {
     let bytes = |flow: Flow, is_urgent: bool| {
         let time = if is_urgent { URGENT_LINE_TIME } else { FRAME_LINE_TIME };
-        let bytes = line.bytes_in(time)? as f64 * scheduler.part(flow);
-        Some(if bytes < MAX_BYTES { bytes as usize } else { MAX_BYTES as usize })
+        let Some(bytes) = line.bytes_in(time) else { return UNKNOWN_BYTES };
+        let bytes = bytes as f64 * scheduler.part(flow);
+        if bytes < MAX_BYTES { bytes as usize } else { MAX_BYTES as usize }
     };
     scheduler.flows().map(|(flow, spec)| bytes(flow, spec.class.is_urgent())).collect()
 }
@@ -83,10 +92,10 @@ mod tests {
         let spec = |class| FlowSpec { class: TopicClass::new(class).unwrap(), ..FlowSpec::default() };
         let line = LineRate { bytes_per_second: Some(13_000), round_trip: Duration::ZERO };
         let of = |classes: &[u8]| frame_bytes(&Scheduler::new(classes.iter().map(|class| spec(*class)).collect()), line);
-        assert_eq!(of(&[2]), [Some(26_000)]);
-        assert_eq!(of(&[0, 2]), [Some(6_500), Some(26_000)]);
-        assert_eq!(of(&[1, 2, 3]), [Some(16_000), Some(8_000), Some(2_000)]);
-        assert_eq!(frame_bytes(&Scheduler::new(Vec::new()), LineRate::UNKNOWN), [None]);
+        assert_eq!(of(&[2]), [26_000]);
+        assert_eq!(of(&[0, 2]), [6_500, 26_000]);
+        assert_eq!(of(&[1, 2, 3]), [16_000, 8_000, 2_000]);
+        assert_eq!(frame_bytes(&Scheduler::new(Vec::new()), LineRate::UNKNOWN), [12_288], "as on 50 kbit/s");
     }
 
     #[test]

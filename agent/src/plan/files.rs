@@ -6,17 +6,20 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// The centre's settings.
-pub(super) const SETTINGS_FILE: &str = "site-settings";
+pub(crate) const SETTINGS_FILE: &str = "site-settings";
 
 /// What is used up of the budget.
-pub(super) const BUDGET_FILE: &str = "budget";
+pub(crate) const BUDGET_FILE: &str = "budget";
+
+/// What is known of the line.
+pub(crate) const LINE_FILE: &str = "line";
 
 /// What is longer is none of our files: settings have 16 KiB at most.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// What was found.
 #[derive(Debug)]
-pub(super) enum Read {
+pub(crate) enum Read {
     /// No such file, or no folder.
     Nothing,
     /// Its text.
@@ -25,7 +28,7 @@ pub(super) enum Read {
     Failed(io::Error),
 }
 
-pub(super) fn read(dir: &Path, name: &str) -> Read {
+pub(crate) fn read(dir: &Path, name: &str) -> Read {
     let mut text = String::new();
     match File::open(dir.join(name)).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text)) {
         Ok(_) => Read::Text(text),
@@ -35,7 +38,7 @@ pub(super) fn read(dir: &Path, name: &str) -> Read {
 }
 
 /// Makes `text` the content of the file, durably: after this it is there, before it and in a crash the old content is.
-pub(super) fn write(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+pub(crate) fn write(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let beside = dir.join(format!("{name}.new"));
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
@@ -46,7 +49,7 @@ pub(super) fn write(dir: &Path, name: &str, text: &str) -> io::Result<()> {
 }
 
 /// Whether the folder can be written.
-pub(super) fn probe(dir: &Path) -> io::Result<()> {
+pub(crate) fn probe(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let probe = dir.join("probe.new");
     File::create(&probe)?.sync_all()?;

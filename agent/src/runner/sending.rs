@@ -58,15 +58,22 @@ pub(super) struct Line {
     /// The best rate of late, in bytes a second. A rate that has collapsed, as when the line is about to go, says nothing of the frames that are built meanwhile.
     best: Option<f64>,
     /// What the source was told.
-    told: Vec<Option<usize>>,
+    told: Vec<usize>,
 }
 
 /// The best rate counts so much less each second.
 const FADING: f64 = 0.97;
 
 impl Line {
-    pub(super) fn new(link: &LinkConfig) -> Self {
-        Self { cap: link.rate_max.map(|rate| rate.bytes_per_second()), young_since: None, best: None, told: Vec::new() }
+    /// `known`: bytes a second that frames were made for by an earlier process.
+    pub(super) fn new(link: &LinkConfig, known: Option<u64>) -> Self {
+        let best = known.map(|rate| rate as f64);
+        Self { cap: link.rate_max.map(|rate| rate.bytes_per_second()), young_since: None, best, told: Vec::new() }
+    }
+
+    /// Bytes a second that frames are made for; `None` while that is not known.
+    pub(super) fn frames(&self) -> Option<u64> {
+        self.best.map(|best| best as u64)
     }
 
     /// As it is now: what our congestion control has found out, or what another one makes of it.
@@ -94,7 +101,7 @@ impl Line {
             let rate = rate.min(young);
             self.best = Some(self.best.map_or(0.0, |best| best * FADING).max(rate as f64));
         }
-        let best = self.best.map(|best| best as u64).or(self.cap);
+        let best = [self.frames(), self.cap].into_iter().flatten().min();
         LineRate { bytes_per_second: best, round_trip: Duration::ZERO }
     }
 }
@@ -149,10 +156,7 @@ impl Runner {
     pub(super) fn tell_line(&mut self) -> Result<(), Error> {
         let line = self.line.of_late(&self.parts.link, self.session.as_ref());
         let bytes = line::frame_bytes(self.ledger.scheduler(), line);
-        let changed = |(now, told): (&Option<usize>, &Option<usize>)| match (now, told) {
-            (Some(now), Some(told)) => now.abs_diff(*told) * LINE_STEP > *told,
-            (now, told) => now != told,
-        };
+        let changed = |(now, told): (&usize, &usize)| now.abs_diff(*told) * LINE_STEP > *told;
         if bytes.len() != self.line.told.len() || bytes.iter().zip(&self.line.told).any(changed) {
             self.parts.source.command(Command::FrameBytes(bytes.clone()))?;
             self.line.told = bytes;

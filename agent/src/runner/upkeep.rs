@@ -61,6 +61,7 @@ impl Runner {
         self.tick_plan();
         self.tell_linger()?;
         self.tell_line()?;
+        self.remembered.tick(self.line.frames(), self.parts.link.known_line(), now);
         self.ask_for_life(now);
         self.ask_for_udp(now);
         self.tick_spill(now);

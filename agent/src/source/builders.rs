@@ -27,7 +27,7 @@ pub(super) struct Builders {
     /// Frames are left open for longer.
     gathering: Gathering,
     /// Most encoded bytes of a frame of each flow; `None`: the line is not known.
-    line_bytes: Vec<Option<usize>>,
+    line_bytes: Vec<usize>,
     budget: Arc<Budget>,
     compression: Compression,
     /// One for each flow that was ever read.
@@ -57,16 +57,7 @@ impl fmt::Debug for Builders {
 impl Builders {
     /// `specs` are those of the flows, by number.
     pub(super) fn new(limits: FrameLimits, budget: Arc<Budget>, compression: Compression, flow_of: FlowOf, specs: Vec<FlowSpec>) -> Self {
-        Self {
-            flow_of,
-            line_bytes: vec![None; specs.len()],
-            specs,
-            limits,
-            gathering: Gathering::No,
-            budget,
-            compression,
-            list: Vec::new(),
-        }
+        Self { flow_of, line_bytes: Vec::new(), specs, limits, gathering: Gathering::No, budget, compression, list: Vec::new() }
     }
 
     /// The place of a topic's records. Look it up once for each lane, not for each record.
@@ -126,7 +117,7 @@ impl Builders {
     }
 
     /// Most encoded bytes of a frame of each flow, so that it does not take too much of the line's time.
-    pub(super) fn set_line(&mut self, bytes: Vec<Option<usize>>) {
+    pub(super) fn set_line(&mut self, bytes: Vec<usize>) {
         self.line_bytes = bytes;
         (0..self.list.len()).for_each(|place| self.fit(place));
     }
@@ -225,7 +216,7 @@ impl Builders {
         let Some(builder) = self.list.get_mut(place) else {
             return;
         };
-        let line_bytes = self.line_bytes.get(builder.flow.0 as usize).copied().flatten();
+        let line_bytes = self.line_bytes.get(builder.flow.0 as usize).copied();
         let max_bytes = builder.size.raw_bytes(self.limits.max_bytes, line_bytes);
         let is_urgent = builder.class.is_urgent();
         let linger = if is_urgent { self.limits.linger.min(URGENT_LINGER) } else { self.limits.linger };

@@ -131,11 +131,11 @@ impl Site {
 
     fn file(&self, more: &str) -> PathBuf {
         let kafka = if more.contains("[kafka]") { "" } else { "[kafka]\n" };
+        let link = if more.contains("[link]") { "" } else { "[link]\nframe_max_bytes = '4KiB'\nframe_linger = '5ms'\nredial_max = '1s'\n" };
         let (top, tables) = if more.starts_with('[') { ("", more) } else { (more, "") };
         let text = format!(
             "site = 'plant-7'\n{top}[collector]\naddress = '{collector}'\n[tls]\nca = 'ca.pem'\ncert = 'plant-7.pem'\nkey = 'plant-7.key'\n\
-             [admin]\nlisten = 'off'\n[topics]\nrefresh_interval = '1s'\n[link]\nframe_max_bytes = '4KiB'\nframe_linger = '5ms'\n\
-             redial_max = '1s'\n{kafka}{tables}",
+             [admin]\nlisten = 'off'\n[topics]\nrefresh_interval = '1s'\n{link}{kafka}{tables}",
             collector = self.collector,
         );
         let path = self.path("agent.toml");

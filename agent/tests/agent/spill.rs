@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use spillway_agent_core::line::KeptLine;
+use spillway_agent_core::transit::LineRate;
 use spillway_proto::compress::Codec;
 use spillway_proto::frame::GapReason;
 
@@ -338,4 +340,45 @@ async fn dictionaries_are_asked_for_and_nothing_in_the_spill_needs_one() {
     for partition in 0..3 {
         assert!(state.values("telemetry", partition) == site.values("telemetry", partition), "telemetry-{partition} differs");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_starts_without_a_line_makes_frames_for_the_line_that_it_had() {
+    let config = "[link]\nredial_max = '1s'\n[spill]\nafter = '200ms'\n";
+    let (centre, mut site) = begin(&[("a", 1)]).await;
+    let frames = || centre.state().codecs.values().map(Vec::len).sum::<usize>();
+    let agent = site.agent(config);
+    site.produce("a", 100, 1000);
+    centre.wait("the first records", |state| state.records() == 100).await;
+    agent.stop().await.unwrap();
+    let file = site.path("state").join("line");
+    let kept = KeptLine::from_file(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert!(kept.frames.is_some_and(|rate| rate > 0), "{kept:?}");
+
+    // 3,000 bytes a second; then a file that is cut, as nothing of ours cuts it; then none.
+    let line = LineRate { bytes_per_second: Some(3000), round_trip: Duration::from_millis(300) };
+    let thin = KeptLine { frames: Some(3000), line: Some(line), mtu: kept.mtu }.to_file();
+    let cut = thin.chars().take(40).collect::<String>();
+    for (place, (text, most_bytes)) in [(Some(&thin), 6000), (Some(&cut), 12_288), (None, 12_288)].into_iter().enumerate() {
+        match text {
+            Some(text) => std::fs::write(&file, text).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        centre.away(true);
+        let before = frames();
+        let agent = site.agent(config);
+        site.produce("a", 400, 1000);
+        site.wait_committed("what came without a line").await;
+        centre.away(false);
+        let all = 100 + 400 * (place + 1);
+        centre.wait("all records", |state| state.records() == all).await;
+        agent.stop().await.unwrap();
+        let frames = frames() - before;
+        // Frames of the default size are 256 KiB. Noise of letters and digits takes six bits of a byte's eight.
+        let least = 400 * 1000 * 6 / 8 / most_bytes;
+        assert!(frames >= least, "{frames} frames of 400 kB, at least {least} were to be: {text:?}");
+    }
+    let state = centre.state();
+    assert!(state.failures.is_empty() && state.gaps.is_empty(), "{:?} {:?}", state.failures, state.gaps);
+    assert_eq!(state.values("a", 0), site.values("a", 0));
 }

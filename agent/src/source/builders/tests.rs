@@ -169,7 +169,7 @@ fn frames_follow_the_line_and_what_they_compress_to() {
     let (a, alarms) = (attach(&mut builders, "a", 1), attach(&mut builders, "alarms", 2));
     builders.set_limits(FrameLimits { max_bytes: 1 << 20, ..LIMITS });
     assert_eq!(builders.batcher(a).limits().max_bytes, 1 << 20);
-    builders.set_line(vec![Some(10_000), Some(10_000), Some(5_000)]);
+    builders.set_line(vec![10_000, 10_000, 5_000]);
     assert_eq!((builders.batcher(a).limits().max_bytes, builders.batcher(alarms).limits().max_bytes), (10_000, 5_000));
     builders.reserve();
     push(&mut builders, a, 1, 0, &[7; 9_000]);
