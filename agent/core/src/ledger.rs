@@ -274,11 +274,7 @@ fn advance(book: &mut LaneBook, section: &Section) -> Result<(), Error> {
         (SectionKind::Data { .. }, None) => false,
     };
     if !joins {
-        let first = match section.kind {
-            SectionKind::Data { first, .. } | SectionKind::Gap { first, .. } => first,
-            SectionKind::Start { next } => next,
-        };
-        return Err(Error::NotContiguous { lane: section.lane, position: book.position, first });
+        return Err(Error::NotContiguous { lane: section.lane, position: book.position, first: section.kind.first() });
     }
     book.position = Some(section.kind.next());
     // A lane that is read already may begin behind that, or before.

@@ -353,7 +353,7 @@ impl<F: AsRef<Frame>> Sequencer<F> {
             return Ok(());
         };
         let sections = state.parked.get(&(seq, index)).map(|frame| frame.as_ref().as_ref().sections());
-        let first = sections.and_then(|sections| sections.get(index)).map_or(NextOffset::ZERO, |section| first_of(section.kind));
+        let first = sections.and_then(|sections| sections.get(index)).map_or(NextOffset::ZERO, |section| section.kind.first());
         match state.position {
             LanePosition::BeforeGap(_) => Err(Violation::RecreationUntold(lane)),
             LanePosition::At(next) => Err(Violation::Hole { lane, expected: Some(next), first }),
@@ -412,13 +412,6 @@ fn check_late(section: &Section) -> Result<(), Violation> {
         }
     };
     if begins { Err(Violation::LateBegins(section.lane)) } else { Ok(()) }
-}
-
-fn first_of(kind: SectionKind) -> NextOffset {
-    match kind {
-        SectionKind::Data { first, .. } | SectionKind::Gap { first, .. } => first,
-        SectionKind::Start { next } => next,
-    }
 }
 
 #[cfg(test)]

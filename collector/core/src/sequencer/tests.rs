@@ -213,7 +213,7 @@ proptest! {
                 for ready in ready {
                     let position = &mut centre[ready.lane.0 as usize];
                     let kind = ready.frame.0.sections()[ready.section].kind;
-                    prop_assert!(ready.from >= first_of(kind), "nothing that the section does not have");
+                    prop_assert!(ready.from >= kind.first(), "nothing that the section does not have");
                     match kind {
                         SectionKind::Start { next } => prop_assert_eq!(position.replace(next.value()), None, "a start once"),
                         _ => prop_assert_eq!(position.replace(kind.next().value()), Some(ready.from.value()), "without hole or overlap"),
