@@ -4,6 +4,12 @@
 //! even while frames of other lanes are missing: an alarm need not wait for the bulk before it. A section above its lane's position is
 //! parked; once every frame before its own has arrived and it still does not fit, there is a hole, which ends the session.
 //!
+//! | module | what it is for |
+//! |---|---|
+//! | `judge` | what a section means to a lane at a position |
+//! | `parked` | sections that wait, within the limit |
+//! | `violation` | what an honest agent does not send |
+//!
 //! Invariants:
 //! - A. On each lane, what comes out covers every offset once, in order (a gap that goes back begins a new count). A late lane stays within the
 //!   deferred range that it is for.
@@ -13,18 +19,23 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use spillway_proto::frame::{Frame, GapReason, Section, SectionKind};
+use spillway_proto::frame::Frame;
 use spillway_proto::message::ResumePoint;
-use spillway_proto::{CloseCode, FrameSeq, Lane, NextOffset, limits};
+use spillway_proto::{FrameSeq, Lane, NextOffset, limits};
+
+mod judge;
+mod parked;
+mod violation;
+
+use judge::{LanePosition, Verdict, judge};
+use parked::{Parked, Place};
+pub use violation::Violation;
 
 /// Most frames that may arrive ahead of a missing one. Far above the streams that a peer may hold open; it bounds the set of their numbers.
 pub const MAX_FRAMES_AHEAD: u64 = 65_536;
 
 /// Most lanes of a session that are remembered after their end, so that no number is used twice.
 pub const MAX_RETIRED_LANES: usize = 4 * limits::MAX_LANES;
-
-/// What a parked section costs beside its frame's bytes: its entries in two trees, rounded up.
-const SECTION_COST_BYTES: usize = 128;
 
 /// A section that is next on its lane. The frame's body is still compressed.
 #[derive(Debug)]
@@ -47,81 +58,6 @@ impl<F> Clone for Ready<F> {
     }
 }
 
-/// Something that an honest agent does not send. Ends the session with [`Violation::close_code`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
-    /// A lane number that was announced before.
-    #[error("lane {0} is announced twice")]
-    LaneReused(Lane),
-    /// A section on a lane whose position was not told yet.
-    #[error("a section on lane {0}, which was not resumed yet")]
-    LaneNotResumed(Lane),
-    /// A frame's number that was used before.
-    #[error("frame number {0} is used twice")]
-    FrameRepeated(FrameSeq),
-    /// A gap goes back, for another reason than a truncated log.
-    #[error("a gap on lane {lane} goes back from {first} to {next}")]
-    GapBackwards {
-        /// The lane.
-        lane: Lane,
-        /// Where the gap begins.
-        first: NextOffset,
-        /// Where it leads.
-        next: NextOffset,
-    },
-    /// A lane of a topic made anew does not begin with the gap that says so.
-    #[error("lane {0} does not begin with the gap of its recreated topic")]
-    RecreationUntold(Lane),
-    /// A late lane has a start, goes back, or defers.
-    #[error("lane {0} is for what was deferred, and begins anew or defers it again")]
-    LateBegins(Lane),
-    /// Every earlier frame has arrived, and yet offsets are missing. `expected` is `None` where the lane's start is missing.
-    #[error("lane {lane} is at {expected:?}, but its next section begins at {first}")]
-    Hole {
-        /// The lane.
-        lane: Lane,
-        /// Its position.
-        expected: Option<NextOffset>,
-        /// Where the section begins.
-        first: NextOffset,
-    },
-    /// More lanes than a session may have.
-    #[error("more than {} lanes", limits::MAX_LANES)]
-    LanesTooMany,
-    /// More frames ahead of a missing one than [`MAX_FRAMES_AHEAD`].
-    #[error("frame {seq} is too far ahead of frame {missing}, which has not arrived")]
-    FrameTooFarAhead {
-        /// The frame.
-        seq: FrameSeq,
-        /// The first that is missing.
-        missing: FrameSeq,
-    },
-    /// More parked bytes than agreed.
-    #[error("{bytes} bytes of frames wait for an earlier one, at most {limit} are allowed")]
-    BytesTooMany {
-        /// What would be parked.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
-}
-
-impl Violation {
-    /// How the connection is closed.
-    pub fn close_code(self) -> CloseCode {
-        match self {
-            Self::LaneReused(_)
-            | Self::LaneNotResumed(_)
-            | Self::FrameRepeated(_)
-            | Self::GapBackwards { .. }
-            | Self::LateBegins(_)
-            | Self::RecreationUntold(_) => CloseCode::ProtocolViolation,
-            Self::Hole { .. } => CloseCode::OffsetHole,
-            Self::LanesTooMany | Self::FrameTooFarAhead { .. } | Self::BytesTooMany { .. } => CloseCode::LimitExceeded,
-        }
-    }
-}
-
 /// The frames of one session, put in order. `F` is a frame with whatever the caller keeps beside it.
 #[derive(Debug)]
 pub struct Sequencer<F> {
@@ -131,16 +67,8 @@ pub struct Sequencer<F> {
     watermark: FrameSeq,
     /// Frames at or above the watermark that have arrived.
     ahead: BTreeSet<FrameSeq>,
-    /// Where parked sections are, over all lanes.
-    parked: BTreeMap<Place, Lane>,
-    /// Sections parked of each frame.
-    frames: HashMap<FrameSeq, ParkedFrame>,
-    parked_bytes: usize,
-    limit_bytes: usize,
+    parked: Parked,
 }
-
-/// A section's place in the order in which the agent sent: frame, index in the frame.
-type Place = (FrameSeq, usize);
 
 #[derive(Debug)]
 struct LaneState<F> {
@@ -148,24 +76,6 @@ struct LaneState<F> {
     /// Of a late lane: where its range ends.
     until: Option<NextOffset>,
     parked: BTreeMap<Place, Arc<F>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LanePosition {
-    /// Announced, not resumed.
-    Announced,
-    /// Fresh: waits for its start.
-    BeforeStart,
-    /// Waits for the gap that tells of the recreated topic, which begins here.
-    BeforeGap(NextOffset),
-    /// The next offset.
-    At(NextOffset),
-}
-
-#[derive(Debug)]
-struct ParkedFrame {
-    sections: usize,
-    bytes: usize,
 }
 
 impl<F: AsRef<Frame>> Sequencer<F> {
@@ -176,10 +86,7 @@ impl<F: AsRef<Frame>> Sequencer<F> {
             retired: HashSet::new(),
             watermark: FrameSeq(0),
             ahead: BTreeSet::new(),
-            parked: BTreeMap::new(),
-            frames: HashMap::new(),
-            parked_bytes: 0,
-            limit_bytes,
+            parked: Parked::new(limit_bytes),
         }
     }
 
@@ -226,7 +133,7 @@ impl<F: AsRef<Frame>> Sequencer<F> {
             return Ok(());
         };
         for place in state.parked.into_keys() {
-            self.unpark(place);
+            self.parked.remove(place);
         }
         if self.retired.len() >= MAX_RETIRED_LANES {
             return Err(Violation::LanesTooMany);
@@ -255,7 +162,10 @@ impl<F: AsRef<Frame>> Sequencer<F> {
                     duplicates += self.unpark_ready(section.lane, ready)?;
                 }
                 Verdict::Duplicate { records } => duplicates += records,
-                Verdict::Wait => self.park((seq, index), section.lane, frame)?,
+                Verdict::Wait => {
+                    self.parked.add((seq, index), section.lane, frame_ref.wire_length())?;
+                    state.parked.insert((seq, index), Arc::clone(frame));
+                }
             }
         }
         self.advance(seq);
@@ -265,7 +175,7 @@ impl<F: AsRef<Frame>> Sequencer<F> {
 
     /// Bytes of frames that wait for an earlier one, with what their bookkeeping costs.
     pub fn parked_bytes(&self) -> usize {
-        self.parked_bytes
+        self.parked.bytes()
     }
 
     fn check_number(&self, seq: FrameSeq) -> Result<(), Violation> {
@@ -298,39 +208,9 @@ impl<F: AsRef<Frame>> Sequencer<F> {
                 }
             }
             state.parked.pop_first();
-            self.unpark(place);
+            self.parked.remove(place);
         }
         Ok(duplicates)
-    }
-
-    fn park(&mut self, place: Place, lane: Lane, frame: &Arc<F>) -> Result<(), Violation> {
-        let frame_ref: &Frame = frame.as_ref().as_ref();
-        let new_bytes = if self.frames.contains_key(&place.0) { 0 } else { frame_ref.wire_length() };
-        let bytes = self.parked_bytes + new_bytes + SECTION_COST_BYTES;
-        if bytes > self.limit_bytes {
-            return Err(Violation::BytesTooMany { bytes, limit: self.limit_bytes });
-        }
-        self.parked_bytes = bytes;
-        let bytes = frame_ref.wire_length();
-        self.frames.entry(place.0).or_insert(ParkedFrame { sections: 0, bytes }).sections += 1;
-        self.parked.insert(place, lane);
-        if let Some(state) = self.lanes.get_mut(&lane) {
-            state.parked.insert(place, Arc::clone(frame));
-        }
-        Ok(())
-    }
-
-    /// Takes a section off the books; its lane has let go of it already.
-    fn unpark(&mut self, place: Place) {
-        self.parked.remove(&place);
-        self.parked_bytes -= SECTION_COST_BYTES;
-        if let Some(frame) = self.frames.get_mut(&place.0) {
-            frame.sections -= 1;
-            if frame.sections == 0 {
-                self.parked_bytes -= frame.bytes;
-                self.frames.remove(&place.0);
-            }
-        }
     }
 
     fn advance(&mut self, seq: FrameSeq) {
@@ -343,7 +223,7 @@ impl<F: AsRef<Frame>> Sequencer<F> {
 
     /// A section whose earlier frames have all arrived can wait for nothing any more.
     fn check_holes(&self) -> Result<(), Violation> {
-        let Some((&(seq, index), &lane)) = self.parked.first_key_value() else {
+        let Some(((seq, index), lane)) = self.parked.first() else {
             return Ok(());
         };
         if seq >= self.watermark {
@@ -360,58 +240,6 @@ impl<F: AsRef<Frame>> Sequencer<F> {
             LanePosition::Announced | LanePosition::BeforeStart => Err(Violation::Hole { lane, expected: None, first }),
         }
     }
-}
-
-enum Verdict {
-    Apply { from: NextOffset, next: NextOffset },
-    Duplicate { records: u64 },
-    Wait,
-}
-
-/// What a section means to a lane at a position. See `docs/wire-protocol.md`.
-fn judge(section: &Section, position: LanePosition, until: Option<NextOffset>) -> Result<Verdict, Violation> {
-    let lane = section.lane;
-    if until.is_some() {
-        check_late(section)?;
-    }
-    if let SectionKind::Gap { first, next, reason } = section.kind
-        && next < first
-        && !matches!(reason, GapReason::Truncated | GapReason::TopicRecreated)
-    {
-        return Err(Violation::GapBackwards { lane, first, next });
-    }
-    let at = match (position, section.kind) {
-        (LanePosition::Announced, _) => return Err(Violation::LaneNotResumed(lane)),
-        (LanePosition::BeforeStart, SectionKind::Start { next }) => return Ok(Verdict::Apply { from: next, next }),
-        (LanePosition::BeforeGap(at), SectionKind::Gap { first, next, reason: GapReason::TopicRecreated }) if first == at => {
-            return Ok(Verdict::Apply { from: at, next });
-        }
-        (LanePosition::BeforeStart | LanePosition::BeforeGap(_), _) => return Ok(Verdict::Wait),
-        (LanePosition::At(at), _) => at,
-    };
-    let next = section.kind.next();
-    let end = until.map_or(next, |until| until.min(next));
-    Ok(match section.kind {
-        // The lane has begun already, so this was sent before: its effect is in the position.
-        SectionKind::Start { .. } | SectionKind::Gap { reason: GapReason::TopicRecreated, .. } => Verdict::Duplicate { records: 0 },
-        SectionKind::Data { first, .. } | SectionKind::Gap { first, .. } if first > at => Verdict::Wait,
-        SectionKind::Gap { first, next, .. } if next < first && first == at => Verdict::Apply { from: at, next },
-        SectionKind::Gap { .. } if end <= at => Verdict::Duplicate { records: 0 },
-        SectionKind::Data { records, .. } if end <= at => Verdict::Duplicate { records: u64::from(records) },
-        SectionKind::Data { .. } | SectionKind::Gap { .. } => Verdict::Apply { from: at, next: end },
-    })
-}
-
-/// What was deferred is sent as data, or is told to be lost.
-fn check_late(section: &Section) -> Result<(), Violation> {
-    let begins = match section.kind {
-        SectionKind::Data { .. } => false,
-        SectionKind::Start { .. } => true,
-        SectionKind::Gap { first, next, reason } => {
-            next < first || matches!(reason, GapReason::Truncated | GapReason::TopicRecreated | GapReason::Deferred)
-        }
-    };
-    if begins { Err(Violation::LateBegins(section.lane)) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 
 use proptest::prelude::*;
 use spillway_proto::compress::Compressor;
-use spillway_proto::frame::FrameBuilder;
+use spillway_proto::frame::{FrameBuilder, GapReason, SectionKind};
 use spillway_proto::record::RecordWriter;
-use spillway_proto::{Offset, TopicId};
+use spillway_proto::{CloseCode, Offset, TopicId};
 
 use super::*;
 
