@@ -246,7 +246,7 @@ pub enum BenchCommand {
     /// promises for its first byte. Outages of 24 h are played in virtual time: cargo test -p spillway-link --test
     /// link outage. Needs root, and for MirrorMaker 2 Java 17 and Maven, which fetches Apache Kafka (55 MB) the first time. A report, not a test: the exit code is 0 whatever the figures say.
     #[command(
-        after_help = "Examples:\n  ./lab bench outage                                           five outages each of 10 s and of 60 s; most of an hour\n  \
+        after_help = "Examples:\n  ./lab bench outage                                           five outages each of 10 s and of 60 s; an hour\n  \
                             ./lab bench outage --times 0 --minutes 10                    one of ten minutes\n  \
                             ./lab bench outage --udp-blocked                             over TCP\n  \
                             ./lab bench outage --bytes 2000                              ten times as much, which fills QUIC's window in an outage\n  \

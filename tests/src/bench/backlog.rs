@@ -19,6 +19,9 @@ pub const TOPIC: &str = "backlog";
 /// Of a record's value. They do not compress.
 pub const RECORD_BYTES: u32 = 1000;
 
+/// Of values in it; a disk has to hold the backlog once, and what is brought of it again for each MirrorMaker 2.
+const BYTES_MAX: u64 = 1_000_000_000;
+
 /// From the start to the first record at the centre: most of a minute on a long line, more on a thin one.
 const FIRST_LIMIT: Duration = Duration::from_secs(300);
 
@@ -28,8 +31,15 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(120);
 /// Writes at least so many bytes of values to [`TOPIC`].
 ///
 /// # Errors
-/// When the edge's Kafka does not take them.
+/// When they are more than a GB, or the edge's Kafka does not take them.
 pub fn fill(field: &Field<'_>, bytes: u64) -> Result<()> {
+    let megabytes = |bytes: u64| bytes / 1_000_000;
+    ensure!(
+        bytes <= BYTES_MAX,
+        "a backlog of {} MB for MirrorMaker 2 is more than {} MB: measure fewer seconds, or a lower rate",
+        megabytes(bytes),
+        megabytes(BYTES_MAX)
+    );
     field.wan.inside(End::Edge, || {
         field.source.create_topic(TOPIC, 1, &[])?;
         let producer = field.source.producer()?;

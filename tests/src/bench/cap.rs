@@ -91,6 +91,10 @@ fn rates(options: &CapOptions) -> Result<bool> {
     let dir = scratch_dir("cap")?;
     let identities = Identities::make(&dir)?;
     let mut kept = true;
+    let ours = if peers.contains(&Peer::Spillway) { 2 } else { 0 };
+    let runs = ours + u64::from(!bare.is_empty());
+    let mirrored = mirrors.len() as u64 * (options.seconds + mirror::START_SECONDS);
+    println!("about {} min; a row as soon as it is there", (rates.len() as u64 * (runs * options.seconds + mirrored)).div_ceil(60));
     println!("rate          counts  most in 10 s  least in 10 s  used   packets lost");
     for bits in &rates {
         for counting in [Counting::Sent, Counting::Both].into_iter().filter(|_| peers.contains(&Peer::Spillway)) {

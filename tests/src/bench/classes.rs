@@ -127,6 +127,7 @@ fn shape(wan: &Wan, options: &ClassesOptions) -> Result<()> {
 }
 
 fn measure(options: &ClassesOptions, name: &str, field: &Field) -> Result<String> {
+    println!("{name}: {} min …", u64::from(options.minutes) + WARM_UP.as_secs().div_ceil(60));
     let (edge, centre) = (Cluster::start("edge", false)?, Cluster::start("centre", false)?);
     let (source, central) = (edge.client().with("linger.ms", "0"), centre.client());
     let stage_options = StageOptions {

@@ -25,6 +25,9 @@ const CONFIGS: &str = "kafka.admin.ConfigCommand";
 /// The backlog holds so much more than is measured, for what a quota lets through at first.
 const AHEAD: Duration = Duration::from_secs(30);
 
+/// What one takes until its first record on such a line, about: for telling how long all take.
+pub const START_SECONDS: u64 = 15;
+
 /// Each at each rate, in a row.
 ///
 /// # Errors

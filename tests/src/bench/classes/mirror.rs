@@ -1,7 +1,7 @@
 //! MirrorMaker 2 with a backlog of bulk and a topic of alarms, one after the other on a WAN of the same shape, between the same two Kafkas.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -64,11 +64,14 @@ fn one(mirror: Mirror, wan: &Wan, ends: &Ends, options: &ClassesOptions) -> Resu
     let (bulk, arriving) = (tail(BULK)?, tail(&topic)?);
     arriving.start_measuring();
     let mut mirroring = mirror.start(&field, site)?;
+    let starting = Instant::now();
     let started = poll_until(START_LIMIT, || {
         mirroring.check()?;
         Ok((bulk.records() > 0).then_some(()))
     })?;
-    println!("  {}: {}", mirror.name(), if started.is_some() { "measured once it brings bulk" } else { "has brought nothing yet" });
+    let brings = if started.is_some() { "bulk" } else { "nothing" };
+    let (seconds, minutes) = (starting.elapsed().as_secs(), u64::from(options.minutes) + WARM_UP.as_secs().div_ceil(60));
+    println!("  {} brings {brings} after {seconds} s; {minutes} min …", mirror.name());
     alarms.run(WARM_UP)?;
     let (first, from_ms, before) = (alarms.sent, now_ms(), wan.counters().to_centre);
     let time = Duration::from_secs(60) * options.minutes;
