@@ -55,6 +55,21 @@ pub fn kafka_libs() -> Result<PathBuf> {
     Ok(libs)
 }
 
+/// Makes sure that Kafka can be run: fetches it, as [`kafka_libs`] does, and looks for Java. For those who are about to go where no registry can be reached.
+///
+/// # Errors
+/// When Maven or Java is missing.
+pub fn ready() -> Result<()> {
+    kafka_libs()?;
+    let output = run(Command::new(program()).arg("-version")).context("./lab installs Java on Debian and Ubuntu")?;
+    ensure!(output.status.success(), "java -version failed ({}):\n{}", output.status, text_of(&output));
+    Ok(())
+}
+
+fn program() -> PathBuf {
+    std::env::var_os("JAVA_HOME").map_or_else(|| PathBuf::from("java"), |home| Path::new(&home).join("bin/java"))
+}
+
 /// A command that runs a class of Kafka with at most `heap_mib` MiB of heap, logging at `level` to stderr, with its temporary
 /// files (native libraries that it unpacks and leaves) in `tmp`.
 ///
@@ -79,8 +94,7 @@ pub enum Tuning {
 /// When the jars cannot be fetched.
 pub fn java_tuned(class: &str, heap_mib: u32, tuning: Tuning, level: &str, tmp: &Path) -> Result<Command> {
     let libs = kafka_libs()?;
-    let program = std::env::var_os("JAVA_HOME").map_or_else(|| PathBuf::from("java"), |home| Path::new(&home).join("bin/java"));
-    let mut command = Command::new(program);
+    let mut command = Command::new(program());
     let tuned: &[&str] = match tuning {
         Tuning::Test => &["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"],
         Tuning::Server => &[

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser as _};
 use spillway_collector::cli::{Cli, Command};
 use spillway_link::{
@@ -82,7 +82,7 @@ fn rates(options: &CapOptions) -> Result<bool> {
         bare.clear();
     }
     // Before anything is in a namespace, where no registry can be reached.
-    if let Some(Err(error)) = (!mirrors.is_empty()).then(java::kafka_libs) {
+    if let Some(Err(error)) = (!mirrors.is_empty()).then(java::ready) {
         println!("MirrorMaker 2 is left out: {error:#}");
         mirrors.clear();
     }
@@ -93,6 +93,7 @@ fn rates(options: &CapOptions) -> Result<bool> {
     let mut kept = true;
     let ours = if peers.contains(&Peer::Spillway) { 2 } else { 0 };
     let runs = ours + u64::from(!bare.is_empty());
+    ensure!(runs > 0 || !mirrors.is_empty(), "nobody is left who can be measured here");
     let mirrored = mirrors.len() as u64 * (options.seconds + mirror::START_SECONDS);
     println!("about {} min; a row as soon as it is there", (rates.len() as u64 * (runs * options.seconds + mirrored)).div_ceil(60));
     println!("rate          counts  most in 10 s  least in 10 s  used   packets lost");

@@ -98,11 +98,12 @@ pub fn run(options: &ClassesOptions) -> Result<()> {
     }
     let mut mirrors = Peer::mirrors(&peers);
     // Before anything is in a namespace, where no registry can be reached.
-    if let Some(Err(error)) = (!mirrors.is_empty()).then(java::kafka_libs) {
+    if let Some(Err(error)) = (!mirrors.is_empty()).then(java::ready) {
         println!("MirrorMaker 2 is left out: {error:#}");
         mirrors.clear();
     }
     peers.retain(|peer| !matches!(peer, Peer::MirrorMaker(_)));
+    ensure!(ours || !peers.is_empty() || !mirrors.is_empty(), "nobody is left who can be measured here");
     // They take half as long as ours.
     let bare = Peers::start(&peers, options);
     for (name, field) in [("classes 1, 2 and 3", CLASSES), ("weights 8, 4 and 1 of class 3", WEIGHTS)].into_iter().filter(|_| ours) {

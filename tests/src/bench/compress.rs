@@ -72,7 +72,7 @@ pub struct CompressOptions {
 /// When something does not start, or a contestant ends by itself.
 pub fn run(options: &CompressOptions) -> Result<()> {
     // Before anything is in a namespace, where no registry can be reached.
-    java::kafka_libs()?;
+    java::ready()?;
     let (binaries, seed) = (options.thin.programs()?, options.thin.seed());
     let queue = options.queue.as_deref().map(order::size).transpose()?;
     let wan = Wan::start(seed)?;

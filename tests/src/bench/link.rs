@@ -102,7 +102,7 @@ pub fn run(options: &LinkOptions) -> Result<()> {
     let peers = chosen(&options.with, if options.grid { &[Peer::Spillway] } else { &Peer::ALL });
     if !Peer::mirrors(&peers).is_empty() {
         // Before anything is in a namespace, where no registry can be reached.
-        java::kafka_libs()?;
+        java::ready()?;
     }
     let lines = if options.grid { grid() } else { vec![options.line] };
     let queue = options.queue.as_deref().map(order::size).transpose()?;

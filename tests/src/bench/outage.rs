@@ -86,7 +86,7 @@ pub fn run(options: &OutageOptions) -> Result<()> {
     let kafka = !Peer::mirrors(&peers).is_empty();
     if kafka {
         // Before anything is in a namespace, where no registry can be reached.
-        java::kafka_libs()?;
+        java::ready()?;
     }
     let (binaries, seed) = (options.thin.programs()?, options.thin.seed());
     let outages = plan(&options.seconds, options.times, options.minutes, seed);
