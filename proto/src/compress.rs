@@ -166,7 +166,9 @@ impl Compressor {
         let columns = self.columns && self.level >= COLUMNS_LEVEL;
         let size = habit::size_of(raw);
         let plan = self.habits.get(self.kind).copied().unwrap_or_default().of(size).plan(columns, raw);
-        let packed = if plan.columns { self.columns(sections, raw, plan.trial) } else { None };
+        // Rows may be smaller only as long as there is no dictionary, which is trained from columns.
+        let sample = columns && self.dictionaries && plan.rows && !plan.columns && self.trained.seeks(raw.len());
+        let packed = if plan.columns || sample { self.columns(sections, raw, plan.trial) } else { None };
         let rows = if plan.rows || (plan.columns && packed.is_none()) { self.context.compress(raw).ok() } else { None };
         let best = packed.into_iter().chain(rows.map(|body| (Codec::Zstd, body)));
         let best = best.min_by_key(|(_, body)| body.len()).filter(|(_, body)| body.len() < raw.len() - raw.len() / 16);

@@ -23,7 +23,7 @@ pub(super) fn part<'a>(field: &'a [u8], template: &mut Vec<u8>, parts: &mut Vec<
     while let Some(byte) = rest.first().copied() {
         let begins_word = !before.is_ascii_alphanumeric();
         // A word of letters and digits in no order, as of an identifier or a hash, is text: as a template each would be one of its own.
-        let opaque = if begins_word && byte.is_ascii_alphanumeric() { opaque_word(rest) } else { 0 };
+        let opaque = if begins_word && byte.is_ascii_alphanumeric() { uuid(rest).unwrap_or_else(|| opaque_word(rest)) } else { 0 };
         let may_begin = byte.is_ascii_digit() || (byte == b'-' && begins_word);
         let taken = if opaque > 0 {
             let (word, _) = rest.split_at(opaque);
@@ -51,6 +51,20 @@ pub(super) fn whole<'a>(field: &'a [u8], template: &mut Vec<u8>, parts: &mut Vec
         parts.push(Part::Text(field));
     }
 }
+
+/// Length of the UUID at the beginning of `text`, as everybody writes them: its groups of digits and letters would be numbers, words and texts, in each UUID others.
+fn uuid(text: &[u8]) -> Option<usize> {
+    let (uuid, rest) = text.split_at_checked(UUID_GROUPS.iter().sum::<usize>() + UUID_GROUPS.len() - 1)?;
+    let mut groups = uuid.split(|byte| *byte == b'-');
+    let alike = UUID_GROUPS
+        .iter()
+        .all(|length| groups.next().is_some_and(|group| group.len() == *length && group.iter().all(u8::is_ascii_hexdigit)));
+    let ends = rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric());
+    (alike && ends && groups.next().is_none()).then_some(uuid.len())
+}
+
+/// Hexadecimal digits of a UUID's groups (RFC 9562, section 4).
+const UUID_GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
 
 /// Length of the word at the beginning of `text` if it is opaque, else 0.
 fn opaque_word(text: &[u8]) -> usize {
@@ -95,5 +109,22 @@ mod tests {
         assert_eq!(of("12345678901234567890123"), "$");
         assert_eq!(template("a\u{2}b"), ("$".to_owned(), 1));
         assert_eq!(template(""), (String::new(), 0));
+    }
+
+    #[test]
+    fn a_uuid_is_one_text_whatever_its_digits() {
+        for uuid in ["3f2a9c77-1234-4abc-a0ff-00112233aabb", "00000000-0000-4000-8000-000000000000", "ABCDEFAB-CDEF-4ABC-BDEF-ABCDEFABCDEF"]
+        {
+            assert_eq!(template(uuid), ("$".to_owned(), 1), "{uuid}");
+            assert_eq!(template(&format!(r#"{{"job":"{uuid}","n":7}}"#)), (r#"{"job":"$","n":#}"#.to_owned(), 2), "{uuid}");
+        }
+        for other in [
+            "abcdefab-cdef-4abc-bdef-abcdefabcdefa",
+            "abcdefab-cdef-4abc-bdef-abcdefabcde",
+            "abcdefab-cdef-4abcb-def-abcdefabcdef",
+            "abcdefab-cdef-gabc-bdef-abcdefabcdef",
+        ] {
+            assert!(!template(other).0.starts_with('$'), "{other}");
+        }
     }
 }

@@ -1,5 +1,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
+use crate::frame::FrameBuilder;
+use crate::record::RecordWriter;
+use crate::types::{Lane, NextOffset, Offset};
 
 #[test]
 fn a_bomb_is_stopped_at_the_declared_length() {
@@ -39,4 +42,42 @@ fn working_memory_stays_within_its_bound_at_every_level() {
             assert!(memory > LEAST_MEMORY_BYTES || taken > memory / 8, "level {level}: only {taken} of {memory} bytes");
         }
     }
+}
+
+/// A frame of a few records of several shapes, each of a job: without a dictionary its rows are smaller than its columns.
+fn events(number: u64) -> FrameBuilder {
+    const RECORDS: u64 = 12;
+    let mut writer = RecordWriter::new(NextOffset::new(number * RECORDS).unwrap());
+    for at in number * RECORDS..(number + 1) * RECORDS {
+        let noise = at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        let job = (noise % 8 + at / 100).wrapping_mul(0xd134_2543_de82_ef95);
+        let job = format!("{:08x}-{:04x}-4abc-a{:03x}-{:012x}", job >> 32, job & 0xffff, job >> 52, job >> 16);
+        let step = ["weld", "press", "paint", "inspect", "pack"][(noise / 8 % 5) as usize];
+        let value = match noise / 64 % 4 {
+            0 => format!(r#"{{"ts":{at},"station":"st-{:02}","event":"{step} done","job":"{job}"}}"#, noise / 256 % 24),
+            _ => format!(r#"{{"job":"{job}","station":"st-{:02}","step":"{step}","ms":{},"ts":{at}}}"#, noise / 256 % 24, noise % 9000),
+        };
+        assert!(writer.push(Offset::new(at).unwrap(), at as i64, Some(job.as_bytes()), Some(value.as_bytes()), std::iter::empty()));
+    }
+    let mut builder = FrameBuilder::new();
+    builder.data(Lane(1), writer);
+    builder
+}
+
+#[test]
+fn a_dictionary_is_trained_for_what_columns_do_not_suit_without() {
+    let mut compressor = Compressor::new(3).unwrap();
+    compressor.allow_columns(true);
+    compressor.allow_dictionaries(true);
+    let (mut rows, mut made, mut named) = (0, None, 0);
+    for number in 0..600 {
+        let frame = events(number).encode(&mut compressor);
+        let codec = crate::frame::Frame::peek_codec(&frame.bytes).unwrap();
+        rows += u32::from(codec == Codec::Zstd && made.is_none());
+        named += u32::from(codec == Codec::ColumnsWithDictionary);
+        made = made.or_else(|| compressor.take_dictionary().map(|_| number));
+    }
+    assert!(rows > 50, "only {rows} frames were rows before there was a dictionary");
+    assert!(made.is_some_and(|number| number < 300), "{made:?}");
+    assert!(named > 100, "only {named} frames name the dictionary");
 }

@@ -16,6 +16,9 @@ const WINDOW_LOG: u32 = 16;
 /// Frames with a dictionary until another one may be trained.
 const LEAST_LIFE: u32 = 512;
 
+/// Frames that are turned into columns for nothing but their samples: enough of them if they have 128 bytes each.
+const MOST_SOUGHT: u32 = 1024;
+
 /// Most dictionaries that one compressor makes: whoever keeps them keeps all, since any kept frame may name any.
 pub const MAX_TRAINED: usize = 64;
 
@@ -27,6 +30,8 @@ pub(super) struct Trained {
     count: usize,
     /// Frames until samples are taken again.
     rest: u32,
+    /// Frames that were turned into columns for their sample only.
+    sought: u32,
 }
 
 struct Current {
@@ -68,6 +73,14 @@ impl Trained {
         }
     }
 
+    /// True as long as a frame of `raw_length` bytes of rows is worth to be turned into columns just to learn from it: there is no dictionary, and columns would hardly be used without.
+    /// Counts the frames: data that has nothing in common costs no more of them than [`MOST_SOUGHT`].
+    pub(super) fn seeks(&mut self, raw_length: usize) -> bool {
+        let seeks = self.current.is_none() && raw_length <= MOST_RAW_BYTES && self.rest == 0 && self.sought < MOST_SOUGHT;
+        self.sought += u32::from(seeks);
+        seeks
+    }
+
     /// Takes a sample, and trains when there are enough. Answers a new dictionary, which the next frame may name.
     pub(super) fn learn(&mut self, packed: &[u8], raw_length: usize, level: i32) -> Option<Arc<Dictionary>> {
         if raw_length > MOST_RAW_BYTES || self.count >= MAX_TRAINED || !self.is_wanted() {
@@ -106,5 +119,17 @@ impl Current {
         // The frame names its dictionary itself.
         context.set_parameter(CParameter::DictIdFlag(false)).ok()?;
         Some(Self { dictionary: Arc::new(dictionary), context, level, gain_first: None, gain: 1.0, life: 0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_sought_for_so_many_frames_and_small_ones_only() {
+        let mut trained = Trained::default();
+        assert!(!trained.seeks(MOST_RAW_BYTES + 1));
+        assert_eq!((0..3 * MOST_SOUGHT).filter(|_| trained.seeks(1000)).count(), MOST_SOUGHT as usize);
     }
 }
