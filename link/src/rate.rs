@@ -126,6 +126,13 @@ impl RateCap {
         state.spent = state.spent.saturating_sub(u64::from(bytes));
     }
 
+    /// What [`RateCap::take`] gave last has left.
+    pub(crate) fn left(&self) {
+        let mut state = self.state();
+        let now = state.now();
+        state.pacer.left(now);
+    }
+
     /// So many bytes are sent by the system of its own accord: they count, and later ones wait for them.
     pub(crate) fn sent_unasked(&self, bytes: u64) {
         self.state().owe(bytes);

@@ -155,6 +155,7 @@ impl AsyncUdpSocket for CappedSocket {
         self.cap.take(charge).map_err(|_until| io::Error::from(io::ErrorKind::WouldBlock))?;
         match self.inner.try_send(transmit) {
             Ok(()) => {
+                self.cap.left();
                 self.counters.sent(wire);
                 if let Some(answer) = WireSize::of_answer(self.carrier, transmit.destination) {
                     self.counters.received(answer);

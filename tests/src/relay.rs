@@ -9,8 +9,10 @@
 //! |---|---|
 //! | [`weather`] | what becomes of a packet (pure) |
 //! | `lane` | one direction: cut, weather, delay, counters |
+//! | `receive` | a packet, and when the kernel had it |
 
 mod lane;
+mod receive;
 pub mod weather;
 
 use std::collections::HashMap;
@@ -24,6 +26,7 @@ use anyhow::Result;
 
 use crate::ports::free_port;
 use lane::Lane;
+use receive::{Received, receive, stamp};
 use weather::Weather;
 
 /// Clients known at a time. A client that redials from new ports leaves old ones behind; beyond this the oldest are forgotten.
@@ -65,6 +68,18 @@ pub struct Traffic {
     pub corrupted_packets: u64,
 }
 
+/// Most packets of a direction that are remembered: ten minutes of 10 Mbit/s.
+pub const ARRIVALS_MAX: usize = 1 << 20;
+
+/// A packet that arrived at the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// When the kernel had it, by the system's clock, since 1970. On loopback that is the moment it was sent.
+    pub at: Duration,
+    /// With headers of IP and UDP.
+    pub bytes: u64,
+}
+
 /// A running relay. Dropping it ends it.
 #[derive(Debug)]
 pub struct Relay {
@@ -97,6 +112,7 @@ impl Relay {
     pub fn start(target: SocketAddr) -> Result<Self> {
         let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, free_port()?))?;
         front.set_read_timeout(Some(TICK))?;
+        stamp(&front)?;
         let address = front.local_addr()?;
         let (up, up_thread) = Lane::start();
         let (down, down_thread) = Lane::start();
@@ -176,6 +192,18 @@ impl Relay {
         }
     }
 
+    /// From now on remembers what arrives, for [`Relay::arrivals`].
+    pub fn record(&self) {
+        self.shared.up.record();
+        self.shared.down.record();
+    }
+
+    /// What has arrived in one direction since [`Relay::record`] and was not dropped at a cut, in order, [`ARRIVALS_MAX`] at the most.
+    #[must_use]
+    pub fn arrivals(&self, direction: Direction) -> Vec<Arrival> {
+        self.lane(direction).arrivals()
+    }
+
     fn lane(&self, direction: Direction) -> &Lane {
         match direction {
             Direction::Up => &self.shared.up,
@@ -205,10 +233,10 @@ impl Shared {
         let mut buffer = vec![0; DATAGRAM_MAX];
         while !self.stop.load(Ordering::Relaxed) {
             // A timeout, or the echo of an unreachable client: both mean to look again.
-            let Ok((len, client)) = self.front.recv_from(&mut buffer) else { continue };
+            let Ok(Received { len, from: client, at }) = receive(&self.front, &mut buffer) else { continue };
             let Some(bytes) = buffer.get(..len) else { continue };
             let Some(socket) = self.socket_of(client) else { continue };
-            self.up.forward(bytes, &socket, None);
+            self.up.forward(bytes, at, &socket, None);
         }
     }
 
@@ -221,6 +249,7 @@ impl Shared {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
         socket.connect(*self.target.lock().unwrap_or_else(PoisonError::into_inner)).ok()?;
         socket.set_read_timeout(Some(TICK)).ok()?;
+        stamp(&socket).ok()?;
         let socket = Arc::new(socket);
         let (shared, answers) = (Arc::clone(self), Arc::clone(&socket));
         std::thread::spawn(move || shared.receive_from_target(client, &answers));
@@ -238,9 +267,9 @@ impl Shared {
     fn receive_from_target(&self, client: SocketAddr, socket: &Arc<UdpSocket>) {
         let mut buffer = vec![0; DATAGRAM_MAX];
         while !self.stop.load(Ordering::Relaxed) && self.is_current(client, socket) {
-            let Ok(len) = socket.recv(&mut buffer) else { continue };
+            let Ok(Received { len, at, .. }) = receive(socket, &mut buffer) else { continue };
             let Some(bytes) = buffer.get(..len) else { continue };
-            self.down.forward(bytes, &self.front, Some(client));
+            self.down.forward(bytes, at, &self.front, Some(client));
         }
     }
 

@@ -5,7 +5,7 @@
 //! 1. **The line.** A balance in bits grows with the rate. A datagram may leave when the balance is not negative, and takes its size from it. So datagrams
 //!    follow each other as on a serial line of this rate: each has had its time before the next one leaves.
 //! 2. **The window**, for slow lines, where a datagram is a large part of what 10 s may carry and the first rule alone would let 10 s see the beginning of
-//!    one too many: the datagrams of the last 10 s are remembered, and the next one waits until it fits beside them.
+//!    one too many: the datagrams of the last 10 s are remembered, each from when it has really left, and the next one waits until it fits beside them.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -99,6 +99,11 @@ impl Pacer {
         }
     }
 
+    /// What was taken last has left by `now`. A sender that was held up between the two would else be let send the next ones too close behind it.
+    pub(super) fn left(&mut self, now: Duration) {
+        self.window.left(now);
+    }
+
     /// So many bytes were received, and count.
     pub(super) fn owe(&mut self, bytes: u32, now: Duration) {
         let Some(rate) = self.rate else { return };
@@ -163,12 +168,23 @@ impl Window {
         self.sent += u64::from(bytes);
     }
 
+    fn left(&mut self, now: Duration) {
+        if let Some(entry) = self.newest_sent() {
+            entry.last = entry.last.max(now);
+        }
+    }
+
     fn unsent(&mut self, bytes: u32) {
-        if let Some(entry) = self.passed.back_mut() {
+        if let Some(entry) = self.newest_sent() {
             let bytes = bytes.min(entry.sent);
             entry.sent -= bytes;
             self.sent -= u64::from(bytes);
         }
+    }
+
+    /// What was received since may have entries of its own.
+    fn newest_sent(&mut self) -> Option<&mut Passed> {
+        self.passed.iter_mut().rev().find(|entry| entry.sent > 0)
     }
 
     /// At most half of the window is for what was received: the rest is always there for sending.
@@ -186,7 +202,7 @@ impl Window {
         }
         let newest = self.passed.len() - 1;
         let entry = &mut self.passed[newest];
-        entry.last = now;
+        entry.last = entry.last.max(now);
         entry
     }
 }

@@ -99,6 +99,47 @@ async fn any_ten_seconds_hold_what_the_rate_allows_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sender_that_is_held_up_before_the_socket_keeps_the_rate() {
+    let mut random = Random::new();
+    for (bits, counting) in [8_000, 64_000, 256_000, 300_000, 1_000_000]
+        .into_iter()
+        .flat_map(|bits| [Counting::Sent, Counting::Both].map(|counting| (bits, counting)))
+    {
+        let cap = RateCap::new(Some(rate(bits)));
+        cap.set_counting(counting);
+        let end = Instant::now() + Duration::from_secs(600);
+        let (mut log, mut held_up) = (Log::new(), 0);
+        while Instant::now() < end {
+            match cap.take(DATAGRAM) {
+                Ok(()) => {
+                    // The processor is taken away: before the datagram leaves, and before that is known.
+                    if random.below(20) == 0 {
+                        held_up += 1;
+                        tokio::time::advance(Duration::from_micros(random.below(300_000))).await;
+                    }
+                    log.push((Instant::now(), DATAGRAM));
+                    if counting == Counting::Both && random.below(2) == 0 {
+                        cap.received(75);
+                        log.push((Instant::now(), 75));
+                    }
+                    if random.below(100) == 0 {
+                        tokio::time::advance(Duration::from_micros(random.below(100_000))).await;
+                    }
+                    cap.left();
+                }
+                // And it comes back late.
+                Err(until) => tokio::time::sleep_until(until + Duration::from_micros(random.below(50_000))).await,
+            }
+        }
+        let (_, most) = windows(&log);
+        let line = (bits / 8 * 10) as f64;
+        println!("{bits} bit/s, {counting:?}: {:+.2} %, held up {held_up} times", (most as f64 / line - 1.0) * 100.0);
+        assert!(held_up > 10);
+        assert!(most as f64 <= line * 1.02, "{bits} bit/s, {counting:?}: {most} bytes in 10 s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn both_directions_together_keep_the_rate() {
     let mut random = Random::new();
     for bits in [8_000, 64_000, 1_000_000, 10_000_000] {

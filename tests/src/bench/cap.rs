@@ -1,10 +1,11 @@
 //! `lab bench cap`: how closely the cap on wire bytes is kept, and a month of a budget.
 //!
-//! A real link client sends without a pause to a real link server through the relay, which loses 2 % of the packets of both directions and counts all that
-//! arrive at it. The figures are the most and the least that any 10 s carried ([`sampler`]). [`peers`] have their cap in the application, [`mirror`] in the central Kafka.
+//! A real link client sends without a pause to a real link server through the relay, which loses 2 % of the packets of both directions. All that arrive at it
+//! count, each at the moment the kernel had it, which on loopback is when it was sent: a relay that got no processor for a while would else find packets close
+//! together that were not. The figures are the most and the least that any 10 s carried ([`sampler`]). [`peers`] have their cap in the application, [`mirror`] in
+//! the central Kafka.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,12 +15,12 @@ use spillway_link::{
     BitRate, Counting, Identity, IdentityFiles, LinkClient, LinkServer, LinkSettings, MtuDiscovery, RateCap, Role, SLOW_LINE_BITS, Way,
 };
 
-use self::sampler::{Figures, Sampler, figures};
+use self::sampler::{Figures, Samples, figures, running};
 use crate::bench::peer::{Peer, among, chosen};
 use crate::java;
 use crate::reaper::scratch_dir;
-use crate::relay::Relay;
 use crate::relay::weather::Weather;
+use crate::relay::{Direction, Relay};
 use crate::wan::namespace::problem;
 
 pub mod mirror;
@@ -174,18 +175,22 @@ fn measure(identities: &Identities, bits: u64, counting: Counting, span: Duratio
                 Some(())
             }
         });
-        let relay = Arc::new(relay);
-        let counted = Arc::clone(&relay);
-        let sampler = Sampler::start(move || {
-            let traffic = counted.traffic();
-            traffic.up_bytes + if counting == Counting::Both { traffic.down_bytes } else { 0 }
-        });
+        relay.record();
         tokio::time::sleep(span).await;
-        let samples = sampler.stop()?;
+        let samples = samples(&relay, counting);
         sender.abort();
         let lost = relay.traffic().lost_packets;
         connection.close(0_u32.into(), b"");
         client.shutdown(spillway_proto::CloseCode::Done, Duration::from_millis(100)).await;
         Ok(figures(&samples, bits, lost))
     })
+}
+
+/// What the relay recorded.
+fn samples(relay: &Relay, counting: Counting) -> Samples {
+    let mut arrivals = relay.arrivals(Direction::Up);
+    if counting == Counting::Both {
+        arrivals.extend(relay.arrivals(Direction::Down));
+    }
+    running(arrivals.into_iter().map(|arrival| (arrival.at, arrival.bytes)).collect())
 }

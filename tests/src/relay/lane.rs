@@ -12,6 +12,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use super::weather::{Fate, Weather, turn};
+use super::{ARRIVALS_MAX, Arrival};
 
 /// Packets in flight; more are dropped as by a router.
 const QUEUE_MAX: usize = 4096;
@@ -49,6 +50,8 @@ struct State {
     weather: Weather,
     rng: StdRng,
     counts: Counts,
+    /// While they are recorded.
+    arrivals: Option<Vec<Arrival>>,
 }
 
 impl Lane {
@@ -62,6 +65,7 @@ impl Lane {
             weather: Weather::default(),
             rng: StdRng::seed_from_u64(0),
             counts: Counts::default(),
+            arrivals: None,
         };
         (Self { cut: AtomicBool::new(false), delay_us: AtomicU64::new(0), state: Mutex::new(state), queue }, thread)
     }
@@ -87,15 +91,23 @@ impl Lane {
         self.state().counts
     }
 
+    pub(super) fn record(&self) {
+        self.state().arrivals = Some(Vec::new());
+    }
+
+    pub(super) fn arrivals(&self) -> Vec<Arrival> {
+        self.state().arrivals.clone().unwrap_or_default()
+    }
+
     /// Lets the thread end; what still waits is dropped.
     pub(super) fn stop(&self) {
         self.queue.waiting().stopped = true;
         self.queue.changed.notify_one();
     }
 
-    /// Sends a packet on `socket`, to `to` or, for `None`, to where it is connected; or whatever the weather does to it.
-    pub(super) fn forward(&self, bytes: &[u8], socket: &Arc<UdpSocket>, to: Option<SocketAddr>) {
-        let Some((Fate { copies, hold_back, turned_bit }, wait)) = self.decide(bytes.len()) else { return };
+    /// Sends a packet that arrived at `at` on `socket`, to `to` or, for `None`, to where it is connected; or whatever the weather does to it.
+    pub(super) fn forward(&self, bytes: &[u8], at: Duration, socket: &Arc<UdpSocket>, to: Option<SocketAddr>) {
+        let Some((Fate { copies, hold_back, turned_bit }, wait)) = self.decide(bytes.len(), at) else { return };
         let delay = Duration::from_micros(self.delay_us.load(Ordering::Relaxed)) + hold_back + wait;
         if delay.is_zero() && turned_bit.is_none() {
             (0..copies).for_each(|_| send(socket, bytes, to));
@@ -112,16 +124,19 @@ impl Lane {
     }
 
     /// Decides and counts; `None` for a packet that goes nowhere. Answers the time until it has left, too.
-    fn decide(&self, len: usize) -> Option<(Fate, Duration)> {
+    fn decide(&self, len: usize, at: Duration) -> Option<(Fate, Duration)> {
         let size = u64::try_from(len).unwrap_or(0) + HEADER_BYTES;
         let mut state = self.state();
-        let State { rate, free_at, weather, rng, counts } = &mut *state;
+        let State { rate, free_at, weather, rng, counts, arrivals } = &mut *state;
         if self.cut.load(Ordering::Relaxed) {
             counts.cut += 1;
             counts.cut_bytes += size;
             return None;
         }
         counts.bytes += size;
+        if let Some(arrivals) = arrivals.as_mut().filter(|arrivals| arrivals.len() < ARRIVALS_MAX) {
+            arrivals.push(Arrival { at, bytes: size });
+        }
         let now = Instant::now();
         if let Some((bytes_per_second, queue)) = *rate {
             let begins = (*free_at).max(now);

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use spillway_link::Counting;
@@ -69,7 +69,7 @@ fn one(wan: &Arc<Wan>, field: &Field<'_>, mirror: Mirror, bits: u64, span: Durat
     let before = lost();
     let sampler = Sampler::start(move || counted.counters().to_centre.offered.bytes);
     let bringing = backlog::bring(field, mirror, &format!("{}-{bits}", mirror.site()))?;
-    let (first, lost_first) = (Instant::now(), lost());
+    let (first, lost_first) = (sampler.elapsed(), lost());
     std::thread::sleep(span);
     let samples = sampler.stop()?;
     bringing.is_as_meant(field)?;
