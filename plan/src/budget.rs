@@ -18,6 +18,13 @@ pub const PACE_LEAST_BITS: u64 = 8_000;
 /// Left for taking leave: a period counts as used up with so many bytes left, or a 400th part of it if that is less.
 const LEAVE_BYTES: u64 = 8 * 1024;
 
+/// Kept for each look: so a site that has used up its month is heard of, and hears of a larger budget, before the month is over. To open a session takes up to 6 KB
+/// of both directions, settings some more.
+const LOOK_BYTES: u64 = 12 * 1024;
+
+/// Looks may take this part of a budget at the most.
+const LOOKS_PART: u64 = 20;
+
 /// The shortest time from which a pace is taken for the forecast.
 const FORECAST_LEAST: SignedDuration = SignedDuration::from_hours(1);
 
@@ -106,8 +113,8 @@ impl Budget {
 
     fn pace_of(&self, limit: u64, used: &Used, now: Timestamp) -> Pace {
         let end = used.period.end;
-        if limit.saturating_sub(used.bytes) <= LEAVE_BYTES.min(limit / 400) {
-            return Pace { rate: Rate::Off, open: Open::Nothing, until: Some(end) };
+        if let Some(until) = used_up_until(limit, used, now) {
+            return Pace { rate: Rate::Off, open: Open::Nothing, until: Some(until) };
         }
         let usable = self.usable(limit);
         let left = usable.saturating_sub(used.bytes);
@@ -125,6 +132,21 @@ impl Budget {
         }
         Pace { rate: Rate::bits(bits.max(PACE_LEAST_BITS)), open: Open::All, until: None }
     }
+}
+
+/// Until when nothing may be sent, if what is left is for taking leave and for the looks to come.
+///
+/// Looks are a day apart, in a small budget some days, and counted from the period's end: at each the bytes that were kept for it come free. So a day has none.
+fn used_up_until(limit: u64, used: &Used, now: Timestamp) -> Option<Timestamp> {
+    let end = used.period.end;
+    let left = limit.saturating_sub(used.bytes).checked_sub(LEAVE_BYTES.min(limit / 400)).filter(|left| *left > 0);
+    let Some(left) = left else { return Some(end) };
+    let most = used.period.length().as_hours().unsigned_abs() / 24 * LOOK_BYTES;
+    let apart = SignedDuration::from_hours(24 * most.div_ceil((limit / LOOKS_PART).max(1)).clamp(1, 31) as i64);
+    let to_come = (now.duration_until(end).as_secs() - 1).max(0) / apart.as_secs();
+    let looks = i64::try_from(left.div_ceil(LOOK_BYTES)).unwrap_or(i64::MAX);
+    // With less than all of them kept, one of them is under way.
+    (looks <= to_come).then(|| end.checked_sub(apart * i32::try_from(looks).unwrap_or(i32::MAX)).unwrap_or(end))
 }
 
 /// The part of `bytes` whose time has come at `now`, if they are spread evenly over `period`.

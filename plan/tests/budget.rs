@@ -232,3 +232,33 @@ fn what_is_kept_for_alarms_is_for_them_only() {
     let pace = budget.pace(&counter, now);
     assert_eq!((pace.open, pace.rate, pace.until), (Open::Nothing, Rate::Off, Some("2026-03-04T00:00:00Z".parse().unwrap())));
 }
+
+#[test]
+fn a_month_that_is_used_up_leaves_a_look_for_each_day() {
+    for (limit, days_apart) in [(100_000_000_u64, 1), (5_000_000, 2), (1_000_000, 8)] {
+        let budget = budget("UTC", None, Some(limit), 0);
+        let start: Timestamp = "2026-03-03T00:00:00Z".parse().unwrap();
+        let end: Timestamp = "2026-04-03T00:00:00Z".parse().unwrap();
+        let mut counter = Counter::new(&budget.calendar, start);
+        let (mut now, mut looks, mut was_off) = (start, Vec::new(), false);
+        while now < end {
+            // It sends whatever it may, as class 0 does.
+            while budget.pace(&counter, now).open != Open::Nothing {
+                if was_off {
+                    looks.push(now);
+                    was_off = false;
+                }
+                counter.add(500);
+            }
+            let until = budget.pace(&counter, now).until.unwrap();
+            assert!(until > now && until <= end, "{limit}: off at {now} until {until}");
+            (was_off, now) = (true, until);
+        }
+        assert!(budget.left(&counter) < 8192.max(limit / 400) && budget.left(&counter) > 0, "{limit}: {}", budget.left(&counter));
+        let expected = 31 / days_apart;
+        assert!(looks.len().abs_diff(expected) <= 1, "{limit}: {} looks, {expected} expected: {looks:?}", looks.len());
+        for pair in looks.windows(2) {
+            assert_eq!(pair[0].duration_until(pair[1]), SignedDuration::from_hours(24 * days_apart as i64), "{limit}: {looks:?}");
+        }
+    }
+}
