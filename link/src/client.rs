@@ -235,6 +235,7 @@ impl LinkClient {
     /// Connections from now on are made for a line that is paid so: [`LinkSettings::of_profile`].
     pub fn set_profile(&self, profile: Profile) {
         *self.profile() = profile;
+        self.prober.set_thrifty(profile != Profile::Normal);
     }
 
     fn profile(&self) -> MutexGuard<'_, Profile> {

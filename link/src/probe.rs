@@ -30,8 +30,8 @@ use tokio::{sync::watch, time::Instant};
 /// Bytes of a probe, as UDP payload.
 pub const PROBE_BYTES: usize = 25;
 
-/// Most probes answered in a second: 5,000 sites that ask every 4 s are 1,250.
-pub const ANSWERS_A_SECOND: u32 = 2_000;
+/// Most probes answered in a second: 5,000 sites that ask every 1.75 s, as they do in the mean, are 2,860.
+pub const ANSWERS_A_SECOND: u32 = 4_000;
 
 const MAGIC: [u8; 8] = *b"\x0fspillw\x01";
 const ASK: u8 = 0;
