@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::notice;
 use crate::process::run;
 use crate::reaper::Reaper;
 
@@ -37,7 +38,7 @@ pub fn kafka_libs() -> Result<PathBuf> {
     std::fs::create_dir_all(lab_dir())?;
     // Into a directory of its own and renamed at the end: an interrupted fetch must not look like a whole one.
     let fetch = tempfile::Builder::new().prefix("kafka-fetch-").tempdir_in(lab_dir())?;
-    eprintln!("lab: fetching Apache Kafka {KAFKA_VERSION} with Maven (55 MB)");
+    notice::tell(format_args!("lab: fetching Apache Kafka {KAFKA_VERSION} with Maven (55 MB)"));
     let mut maven = Command::new("mvn");
     maven
         .args(["--quiet", "--batch-mode", "--file"])

@@ -22,6 +22,7 @@
 //! | [`client`] | topics, records and offsets of any cluster |
 //! | [`cluster`] | a cluster of the demo, embedded or real |
 //! | [`java`], [`kafka_cluster`] | Apache Kafka: jars, tools, clusters of one to three brokers |
+//! | [`notice`] | lines for the person at the terminal, who may have left |
 //! | [`reaper`], [`process`], [`interrupt`], [`ports`], [`wait`] | child processes that never outlive the lab, free ports, limits on waiting |
 //!
 //! Everything is blocking: a test reads from top to bottom. Errors are `anyhow`: no code decides by them, a person reads them.
@@ -39,6 +40,7 @@ pub mod java;
 pub mod kafka_cluster;
 pub mod kafka_cmd;
 pub mod metrics;
+pub mod notice;
 pub mod oracle;
 pub mod ports;
 pub mod process;

@@ -11,7 +11,7 @@ use spillway_lab::cli::{BenchCommand, Cli, Command, KafkaCommand};
 use spillway_lab::demo::{self, DemoOptions};
 use spillway_lab::fuzz::{self, FuzzOptions};
 use spillway_lab::test_cmd::{self, TestOptions};
-use spillway_lab::{bench, build, interrupt, kafka_cmd, reaper, shapes, smoke, wan};
+use spillway_lab::{bench, build, interrupt, kafka_cmd, notice, reaper, shapes, smoke, wan};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("lab: {error:#}");
+            notice::tell(format_args!("lab: {error:#}"));
             ExitCode::FAILURE
         }
     }

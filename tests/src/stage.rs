@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::client::Client;
+use crate::notice;
 use crate::oracle::{Report, judge, wait_drained};
 use crate::ports::free_port;
 use crate::reaper::{Reaper, scratch_dir};
@@ -167,7 +168,7 @@ impl Drop for Stage {
             && let Ok(reaper) = Reaper::global()
         {
             reaper.keep_logs();
-            eprintln!("logs and configuration files stay in {}", self.dir.display());
+            notice::tell(format_args!("logs and configuration files stay in {}", self.dir.display()));
         }
     }
 }

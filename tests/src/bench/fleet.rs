@@ -25,6 +25,7 @@ use super::usage::{cpu_time, memory_bytes, peak_memory_bytes, threads};
 use crate::build;
 use crate::client::{Client, NewRecord};
 use crate::demo::table::count_text;
+use crate::notice;
 use crate::ports::free_port;
 use crate::reaper::scratch_dir;
 use crate::stage::collector;
@@ -93,7 +94,7 @@ pub fn run(options: &FleetOptions) -> Result<()> {
         fleet.boards.push(Arc::clone(&board));
         runtime.spawn(async move {
             if let Err(error) = live(identity, address, &board).await {
-                eprintln!("lab: a site of the fleet: {error:#}");
+                notice::tell(format_args!("lab: a site of the fleet: {error:#}"));
             }
         });
     }

@@ -14,6 +14,7 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::link::{Link, PREFIX_BITS};
 use super::order::Direction;
+use crate::notice;
 
 /// The device's name in both namespaces.
 pub const DEVICE: &str = "wan0";
@@ -84,7 +85,7 @@ impl Pump {
             // Without it the link is as good as the machine is idle.
             let _niced = rustix::process::nice(NICE);
             if let Err(error) = run(&own, [&edge, &centre]) {
-                eprintln!("lab: the WAN stands still: {error:#}");
+                notice::tell(format_args!("lab: the WAN stands still: {error:#}"));
             }
         })?;
         Ok(Self { shared: Arc::clone(shared), thread: Some(thread) })

@@ -11,6 +11,7 @@ use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::client::{Client, LoadProducer, NewRecord};
+use crate::notice;
 use crate::telemetry::now_ms;
 
 /// The topic at the edge, with one partition.
@@ -73,7 +74,7 @@ impl Writer {
         std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 if let Err(error) = write(&producer, bytes) {
-                    eprintln!("lab: the trickle has ended: {error:#}");
+                    notice::tell(format_args!("lab: the trickle has ended: {error:#}"));
                     return;
                 }
                 std::thread::sleep(EVERY);
