@@ -74,7 +74,7 @@ pub fn inspect(root: &Path, key: Option<&Key>) -> Result<String, Error> {
             out,
             "generation {} (class {}, {state}{range}{oldest}): {} entries, {} records, {} bytes",
             view.number,
-            view.class.number(),
+            view.class.urgency(),
             view.entries,
             view.records,
             view.frame_bytes
@@ -194,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    fn make(root: &Path) {
+    fn make(root: &Path, class: Class) {
         let next = |value| NextOffset::new(value).unwrap();
         let mut records = RecordWriter::new(next(5));
         let headers = [("h", Some(b"\x00".as_slice())), ("n", None)];
@@ -207,7 +207,7 @@ mod tests {
         let kind = frame.sections[0].kind;
         let section = StoredSection { partition, topic_id: TopicId([1; 16]), partition_count: 1, line: Line(0), kind };
         let sections = vec![section];
-        let entry = Entry { class: Class::DEFAULT, created_ms: 1_700_000_000_000, sections, frame: frame.bytes };
+        let entry = Entry { class, created_ms: 1_700_000_000_000, sections, frame: frame.bytes };
         let mut store = RotatingStore::open(root, Options::new(8 << 20)).unwrap();
         store.append(&entry, 0).unwrap();
         store.sync().unwrap();
@@ -217,10 +217,10 @@ mod tests {
     #[test]
     fn a_spill_is_shown_checked_and_written_out() {
         let directory = tempfile::tempdir().unwrap();
-        make(directory.path());
+        make(directory.path(), Class::DEFAULT);
         let shown = inspect(directory.path(), None).unwrap();
         assert!(
-            shown.starts_with("generation 1 (class 0, closed, entries 1 to 1, oldest 2023-11-14T22:13:20Z): 1 entries, 2 records, "),
+            shown.starts_with("generation 1 (class 2, closed, entries 1 to 1, oldest 2023-11-14T22:13:20Z): 1 entries, 2 records, "),
             "{shown}"
         );
         assert!(shown.contains("t-0 offsets 5 to 8, exclusive"), "{shown}");
@@ -234,9 +234,21 @@ mod tests {
     }
 
     #[test]
+    fn a_generation_has_the_class_of_the_topic_rules() {
+        for urgency in 0..4 {
+            for policy in [Class::BLOCK, Class::DROP_OLDEST, Class::DROP_NEWEST] {
+                let directory = tempfile::tempdir().unwrap();
+                make(directory.path(), Class::of(policy, urgency, 1).unwrap());
+                let shown = inspect(directory.path(), None).unwrap();
+                assert!(shown.starts_with(&format!("generation 1 (class {urgency}, closed")), "{policy:?}: {shown}");
+            }
+        }
+    }
+
+    #[test]
     fn damage_is_found_and_the_rest_written_out() {
         let directory = tempfile::tempdir().unwrap();
-        make(directory.path());
+        make(directory.path(), Class::DEFAULT);
         let path = directory.path().join("g000000000001/sled/db");
         let mut bytes = std::fs::read(&path).unwrap();
         let place = bytes.windows(4).position(|window| window == b"SWc1").unwrap();
