@@ -29,7 +29,9 @@ pub enum Command {
     ///
     /// Example: spillway-collector run --config /etc/spillway/collector.toml
     Run(ConfigArg),
-    /// Check a configuration and the files it names, and say everything that is wrong with it. Starts nothing.
+    /// Check a configuration, the files it names and all site files, and say everything that is wrong with them. Starts nothing.
+    ///
+    /// Exits with 3 if there is a mistake in any of them, although a collector that runs goes on without a bad site file: so a script can try a change first.
     ///
     /// Example: spillway-collector check --config collector.toml
     Check(ConfigArg),

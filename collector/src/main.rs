@@ -11,7 +11,7 @@ use spillway_collector::cli::{Cli, Command};
 use spillway_collector::pki;
 use spillway_collector::server::{self, Server};
 use spillway_collector::status::{self, CollectorStatus};
-use spillway_config::{COLLECTOR_REFERENCE, CollectorConfig, LogFormat, Problems, SITE_REFERENCE};
+use spillway_config::{COLLECTOR_REFERENCE, CollectorConfig, LogFormat, Problem, Problems, SITE_REFERENCE};
 use spillway_link::{Identity, IdentityFiles, Role, identity};
 use spillway_ops::{Exit, exit, logging, panics, signals};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,8 @@ fn main() -> Exit {
 /// Why the program ends otherwise than well.
 enum Failure {
     Configuration(Problems),
+    /// In the site files; the collector's own file is good. Only for `check`: a collector that runs goes on without them.
+    SiteFiles(Vec<Problem>),
     Identity(identity::Error),
     Start(server::Error),
     Runtime(anyhow::Error),
@@ -43,6 +45,12 @@ impl Failure {
     fn told(&self) -> (Exit, String) {
         match self {
             Self::Configuration(problems) => (Exit::Configuration, problems.to_string()),
+            Self::SiteFiles(problems) => {
+                let lines: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
+                let count = if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
+                let then = "a collector keeps what it read of these sites before, and refuses those of which it read nothing";
+                (Exit::Configuration, format!("{lines}{count} in the site files; {then}"))
+            }
             Self::Identity(error) => (Exit::CannotStart, format!("spillway-collector: {}", exit::chain(error))),
             Self::Start(error) => (Exit::CannotStart, format!("spillway-collector: {}", exit::chain(error))),
             Self::Runtime(error) => (Exit::CannotStart, format!("spillway-collector: {error:#}")),
@@ -72,7 +80,7 @@ fn run(path: &Path) -> Result<(), Failure> {
         LogFormat::Json => logging::Format::Json,
     };
     logging::init(format).context("the log cannot be set up").map_err(Failure::Runtime)?;
-    for warning in &config.warnings {
+    for warning in config.warnings.iter().chain(&config.site_problems) {
         tracing::warn!("{warning}");
     }
     let identity = identity(&config)?;
@@ -97,7 +105,8 @@ fn check(path: &Path, out: &mut impl Write) -> Result<(), Failure> {
     identity(&config)?;
     let mut lines: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
     lines.push(format!("{} is good\n", path.display()));
-    out.write_all(lines.join("\n").as_bytes()).map_err(|error| Failure::Command(error.into()))
+    out.write_all(lines.join("\n").as_bytes()).map_err(|error| Failure::Command(error.into()))?;
+    if config.site_problems.is_empty() { Ok(()) } else { Err(Failure::SiteFiles(config.site_problems)) }
 }
 
 fn show_status(path: Option<&Path>, json: bool, out: &mut impl Write) -> Result<(), Failure> {

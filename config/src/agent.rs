@@ -122,8 +122,22 @@ pub enum Congestion {
 }
 
 impl Congestion {
+    /// As it is written in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Spillway => "spillway",
+            Self::Cubic => "cubic",
+            Self::Bbr => "bbr",
+        }
+    }
+
     fn parse(item: &Item) -> Result<Self, Flaw> {
-        parse::word(&[("spillway", Self::Spillway), ("cubic", Self::Cubic), ("bbr", Self::Bbr)])(item)
+        const WORDS: &[(&str, Congestion)] = &[
+            (Congestion::Spillway.as_str(), Congestion::Spillway),
+            (Congestion::Cubic.as_str(), Congestion::Cubic),
+            (Congestion::Bbr.as_str(), Congestion::Bbr),
+        ];
+        parse::word(WORDS)(item)
     }
 }
 

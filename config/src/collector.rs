@@ -39,8 +39,10 @@ pub struct CollectorConfig {
     pub admin: AdminConfig,
     /// The log.
     pub log: LogConfig,
-    /// What is allowed but odd (a key file that others can read, a site file with a mistake in it). Log each at `warn` and go on.
+    /// What is allowed but odd (a key file that others can read, a key of a site file without effect). Log each at `warn` and go on.
     pub warnings: Vec<Problem>,
+    /// What is wrong in site files. It concerns those sites alone: log each at `warn` and go on.
+    pub site_problems: Vec<Problem>,
 }
 
 /// `[listen]`.
@@ -111,7 +113,7 @@ const ISSUE: &str = "spillway-collector pki init --dir DIR --host NAME";
 impl CollectorConfig {
     /// Loads a configuration: the reference file, then the file at `path`, then the variables `SPILLWAY_…` of `environment`
     /// (`std::env::vars_os()`, or what a test wants). Files it names are looked at, nothing is changed and nothing is connected to. What is
-    /// wrong in site files is no error: it is among the warnings, and concerns that site alone.
+    /// wrong in site files is no error: it is among `site_problems`, and concerns that site alone.
     ///
     /// # Errors
     /// [`Problems`] has all of them, not just the first.
@@ -121,10 +123,9 @@ impl CollectorConfig {
         V: Into<OsString>,
     {
         let (config, mut warnings) = load::load(&REFERENCE, path, environment, Self::read)?;
-        if let Some(dir) = &config.sites.dir {
-            warnings.extend(SiteFile::check_all(dir));
-        }
-        Ok(Self { warnings, ..config })
+        let sites = config.sites.dir.as_deref().map(SiteFile::check_all).unwrap_or_default();
+        warnings.extend(sites.warnings);
+        Ok(Self { warnings, site_problems: sites.problems, ..config })
     }
 
     pub(crate) fn read(table: &Table<'_>) -> Result<Self, Reported> {
@@ -150,6 +151,7 @@ impl CollectorConfig {
             admin: admin?,
             log: log?,
             warnings: Vec::new(),
+            site_problems: Vec::new(),
         })
     }
 }

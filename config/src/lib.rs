@@ -55,6 +55,6 @@ pub use kafka::{KafkaClient, Librdkafka, SaslMechanism, SecurityProtocol};
 pub use problem::{Place, Problem, Problems};
 pub use secret::Secret;
 pub use settings::{Count, Profile, SiteSettings};
-pub use site::{SITE_REFERENCE, SiteFile};
+pub use site::{SITE_REFERENCE, SiteFile, SiteFindings};
 pub use spill::{SpillConfig, WhenFull};
 pub use topics::{OnGap, Order, Pattern, StartFrom, TopicRule, TopicsConfig};

@@ -1,6 +1,7 @@
 //! From a path and an environment to a configuration: the three layers, one run of the reader.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::layer::environment::Environment;
@@ -77,13 +78,22 @@ fn reference_tree(reference: &Reference) -> Result<Tree, Problems> {
 fn file_tree(path: &Path) -> Result<Tree, Box<Problem>> {
     match read_capped(path, CONFIG_FILE_MAX_BYTES) {
         Ok(text) => parse_toml(&Source::new(Origin::File(path.to_owned()), &text)),
-        Err(error) => Err(Box::new(Problem {
-            place: Place::File { path: path.to_owned(), at: None },
-            key: None,
-            value: None,
-            what: format!("cannot be read: {}", error.kind()),
-            fix: "name the file with --config; the command `config` prints one to begin with".to_owned(),
-        })),
+        Err(error) => {
+            let (what, fix) = unreadable(error.kind());
+            Err(Box::new(Problem { place: Place::File { path: path.to_owned(), at: None }, key: None, value: None, what, fix }))
+        }
+    }
+}
+
+/// What is wrong with a file that cannot be read, and what to do.
+fn unreadable(kind: ErrorKind) -> (String, String) {
+    let plain = || format!("cannot be read: {kind}");
+    match kind {
+        ErrorKind::InvalidData => ("not UTF-8".to_owned(), "save it as UTF-8".to_owned()),
+        ErrorKind::FileTooLarge => (plain(), format!("a configuration has {} KiB at most", CONFIG_FILE_MAX_BYTES >> 10)),
+        ErrorKind::IsADirectory => (plain(), "put a file in its place, or name another one".to_owned()),
+        ErrorKind::PermissionDenied => (plain(), "make it readable for the user that this program runs as".to_owned()),
+        _ => (plain(), "name the file with --config; the command `config` prints one to begin with".to_owned()),
     }
 }
 

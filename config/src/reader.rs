@@ -13,6 +13,7 @@ use crate::parse::{self, Flaw};
 use crate::{Place, Problem, Secret, suggest};
 
 pub(crate) mod files;
+mod unknown;
 
 /// A problem has been noted; there is nothing more to say.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +85,7 @@ impl Reader {
     pub(crate) fn into_findings(self) -> (Vec<Problem>, Vec<Problem>) {
         let mut notes = self.notes.into_inner();
         let unknown = std::mem::take(&mut notes.unknown);
-        let refused = unknown.into_iter().map(|(path, place)| unknown_key(&path, place, &notes.known));
+        let refused = unknown.into_iter().map(|(path, place)| unknown::refusal(&path, place, &notes.known, self.reference));
         notes.problems.extend(refused);
         notes.problems.sort_by_key(|problem| order(&problem.place));
         notes.warnings.sort_by_key(|warning| order(&warning.place));
@@ -200,6 +201,13 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Notes that a key, if it is set, is odd; `flaw` says why.
+    pub(crate) fn odd(&self, key: &str, flaw: Flaw) {
+        if let Ok(Some(found)) = self.find(key) {
+            self.reader.warning(self.note(&found, flaw));
+        }
+    }
+
     /// Which of two keys that contradict each other to blame: the one in the stronger layer, or the first.
     pub(crate) fn stronger<'k>(&self, first: &'k str, second: &'k str) -> &'k str {
         let layer = |key: &str| {
@@ -233,7 +241,7 @@ impl<'a> Table<'a> {
         let is_asked = |key: &str| asked.contains(key);
         for (key, item) in self.tree {
             if !is_asked(key) && !key.strip_suffix(FILE_SUFFIX).is_some_and(is_asked) {
-                note_unknown(self.path_of(key), item, &mut self.reader.notes.borrow_mut().unknown);
+                unknown::note(self.path_of(key), item, &mut self.reader.notes.borrow_mut().unknown);
             }
         }
         result
@@ -346,41 +354,10 @@ fn example(reference: &str, path: &str) -> Option<String> {
     None
 }
 
-/// An unknown key; an unknown table from the environment is as many variables as it has keys.
-fn note_unknown(path: String, item: &Item, unknown: &mut Vec<(String, Place)>) {
-    match (&item.place, &item.value) {
-        (Place::Environment { .. }, Value::Table(tree)) => {
-            for (key, item) in tree {
-                note_unknown(format!("{path}.{key}"), item, unknown);
-            }
-        }
-        _ => unknown.push((path, item.key_place.clone())),
-    }
-}
-
-fn unknown_key(path: &str, place: Place, known: &[String]) -> Problem {
-    let schema = without_numbers(path);
-    let (table, _) = suggest::split(&schema);
-    let from_environment = matches!(place, Place::Environment { .. });
-    let hint = match suggest::nearest(&schema, known) {
-        Some(near) if from_environment => format!("did you mean {}?", variable(near)),
-        Some(near) if suggest::split(near).0 == table => format!("did you mean \"{}\"?", suggest::split(near).1),
-        Some(near) => format!("did you mean \"{near}\"?"),
-        None => String::new(),
-    };
-    let siblings = known.iter().map(|path| suggest::split(path)).filter(|(parent, _)| *parent == table);
-    let keys: Vec<&str> = siblings.map(|(_, key)| key).collect();
-    let owner = if table.is_empty() { "at the top".to_owned() } else { format!("of [{table}]") };
-    let list = match keys.as_slice() {
-        [] => String::new(),
-        [only] => format!("the only key {owner} is {only}"),
-        _ => format!("the keys {owner} are {}", keys.join(", ")),
-    };
-    let fix = match (hint.as_str(), list.as_str()) {
-        ("", "") => "leave it out".to_owned(),
-        (hint, list) => format!("{hint} {list}").trim().to_owned(),
-    };
-    Problem { place, key: Some(path.to_owned()), value: None, what: "no such key".to_owned(), fix }
+/// Whether the reference has this key, set or as an example, or this table.
+fn defines(reference: &str, path: &str) -> bool {
+    let header = |line: &str| line.trim_start_matches('#').strip_prefix('[').is_some_and(|rest| rest.trim_matches(['[', ']']) == path);
+    example(reference, path).is_some() || reference.lines().any(header)
 }
 
 /// What is missing comes first, then line by line, then the environment.

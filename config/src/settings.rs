@@ -68,6 +68,17 @@ pub enum Profile {
     Session,
 }
 
+impl Profile {
+    /// As it is written in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Metered => "metered",
+            Self::Session => "session",
+        }
+    }
+}
+
 /// Below this, not even acks and keep-alives get through.
 pub(crate) const RATE_LEAST_BITS: u64 = 8_000;
 
@@ -81,8 +92,11 @@ const BUDGET_MOST: ByteSize = ByteSize::from_mib(1 << 20);
 const RESERVE_MOST: u8 = 90;
 
 const COUNTS: &[(&str, Count)] = &[("sent", Count::Sent), ("both", Count::Both)];
-pub(crate) const PROFILES: &[(&str, Profile)] =
-    &[("normal", Profile::Normal), ("metered", Profile::Metered), ("session", Profile::Session)];
+pub(crate) const PROFILES: &[(&str, Profile)] = &[
+    (Profile::Normal.as_str(), Profile::Normal),
+    (Profile::Metered.as_str(), Profile::Metered),
+    (Profile::Session.as_str(), Profile::Session),
+];
 
 /// What an agent calls the text that it was sent, in messages.
 const FROM_CENTRE: &str = "settings of the centre";
@@ -150,6 +164,9 @@ impl SiteSettings {
             let profile = table.required("profile", parse::word(PROFILES));
             let ((time_zone, zone), texts) = (zone?, texts?);
             let timetable = read_timetable(table, &zone, &texts);
+            if texts.is_empty() {
+                table.odd("timetable", Flaw::new("without effect: it is empty", "write a text as in the example, or leave the key out"));
+            }
             Ok((rate_max?, count?, time_zone, texts, profile?, Parsed { zone, timetable: timetable? }))
         });
         let budget = table.table("budget", |table| {
@@ -157,7 +174,20 @@ impl SiteSettings {
             let (daily, monthly) = (table.required("daily", size()), table.required("monthly", size()));
             let month_begins = table.required("month_begins", parse::integer(1..=period::MONTH_BEGINS_MAX));
             let reserve = table.required("reserve", percent);
-            Ok((daily?, monthly?, month_begins?, reserve?))
+            let (daily, monthly, month_begins, reserve) = (daily?, monthly?, month_begins?, reserve?);
+            if let (Some(day), Some(month)) = (daily, monthly)
+                && day > month
+            {
+                let what = format!("without effect: a month has {month}");
+                table.odd("daily", Flaw::new(what, "write less than monthly, or leave the key out; or is it monthly that is wrong?"));
+            }
+            if reserve > 0 && daily.is_none() && monthly.is_none() {
+                table.odd(
+                    "reserve",
+                    Flaw::new("without effect: there is no budget", "write daily or monthly as well, or leave the key out"),
+                );
+            }
+            Ok((daily, monthly, month_begins, reserve))
         });
         let ((rate_max, count, time_zone, timetable, profile, parsed), (daily, monthly, month_begins, reserve)) = (link?, budget?);
         let settings = Self { rate_max, count, time_zone, timetable, profile, daily, monthly, month_begins, reserve, parsed };

@@ -24,6 +24,15 @@ pub struct SiteFile {
     pub settings: SiteSettings,
 }
 
+/// What there is to say of the site files of a folder, file by file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SiteFindings {
+    /// What is wrong: such a file is refused.
+    pub problems: Vec<Problem>,
+    /// What is allowed but odd.
+    pub warnings: Vec<Problem>,
+}
+
 pub(crate) const REFERENCE: Reference = Reference { name: "site.toml", text: SITE_REFERENCE };
 
 impl SiteFile {
@@ -34,7 +43,7 @@ impl SiteFile {
     pub fn load_for(dir: &Path, site: &SiteName) -> Result<Option<Self>, Problems> {
         let [own, default] = Self::paths(dir, site);
         let path = if own.exists() { own } else { default };
-        if path.exists() { Self::load(&path).map(Some) } else { Ok(None) }
+        if path.exists() { Self::load(&path).map(|(file, _warnings)| Some(file)) } else { Ok(None) }
     }
 
     /// Where the file of a site may be: its own, and the one for sites without their own.
@@ -43,31 +52,36 @@ impl SiteFile {
     }
 
     /// What is wrong in any of the site files of a folder, and files that are no site's.
-    pub fn check_all(dir: &Path) -> Vec<Problem> {
+    pub fn check_all(dir: &Path) -> SiteFindings {
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,
             Err(error) => {
                 let fix = "make the folder readable for the user that this program runs as";
-                return vec![about(dir, format!("cannot be read: {}", error.kind()), fix)];
+                return SiteFindings { problems: vec![about(dir, format!("cannot be read: {}", error.kind()), fix)], warnings: Vec::new() };
             }
         };
         let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
         paths.sort();
-        let problems_of = |path: PathBuf| {
+        let mut found = SiteFindings::default();
+        for path in paths {
             let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            match self::name(name) {
-                Err(flaw) => vec![about(&path, format!("\"{name}\" is {}", flaw.what), "name the file after its site")],
-                Ok(_) => Self::load(&path).err().map(|problems| problems.iter().cloned().collect()).unwrap_or_default(),
+            if let Err(flaw) = self::name(name) {
+                found.problems.push(about(&path, format!("\"{name}\" is {}", flaw.what), "name the file after its site"));
+                continue;
             }
-        };
-        paths.into_iter().flat_map(problems_of).collect()
+            match Self::load(&path) {
+                Ok((_file, warnings)) => found.warnings.extend(warnings),
+                Err(problems) => found.problems.extend(problems.iter().cloned()),
+            }
+        }
+        found
     }
 
-    fn load(path: &Path) -> Result<Self, Problems> {
+    /// With what is allowed but odd.
+    fn load(path: &Path) -> Result<(Self, Vec<Problem>), Problems> {
         let no_environment: [(OsString, OsString); 0] = [];
-        let (file, _warnings) = load::load(&REFERENCE, path, no_environment, Self::read)?;
-        Ok(file)
+        load::load(&REFERENCE, path, no_environment, Self::read)
     }
 
     pub(crate) fn read(table: &Table<'_>) -> Result<Self, Reported> {

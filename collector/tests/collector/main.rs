@@ -4,6 +4,7 @@
 //! that is in the workbench's suites (`tests/`).
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod check;
 mod closes;
 mod deferred;
 mod dictionaries;

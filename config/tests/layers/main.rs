@@ -332,7 +332,8 @@ fn a_site_has_its_own_file_or_the_default_or_is_unknown() {
     assert_eq!(load("plant-9").unwrap_err().iter().count(), 1);
     let config = folder.collector(&[]).unwrap();
     assert_eq!(config.sites.dir.as_ref(), Some(&dir));
-    let said: Vec<&str> = config.warnings.iter().map(|warning| warning.what.as_str()).collect();
+    assert_eq!(config.warnings, []);
+    let said: Vec<&str> = config.site_problems.iter().map(|problem| problem.what.as_str()).collect();
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(said[0].contains("not the name of a site") && said[1].contains("must be true or false"), "{said:?}");
 }

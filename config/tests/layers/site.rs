@@ -3,7 +3,7 @@
 use std::fs;
 
 use spillway_config::units::ByteSize;
-use spillway_config::{Count, Profile, SiteFile, SiteSettings};
+use spillway_config::{Count, Problem, Profile, SiteFile, SiteSettings};
 use spillway_plan::Rate;
 use spillway_proto::SiteName;
 use spillway_proto::limits::MAX_SETTINGS;
@@ -83,4 +83,41 @@ fn a_site_file_has_settings() {
     fs::write(folder.path().join("plant-7.toml"), format!("enabled = false\n{ALL}")).unwrap();
     let site = SiteName::parse("plant-7").unwrap();
     assert_eq!(SiteFile::load_for(folder.path(), &site), Ok(Some(SiteFile { enabled: false, settings: settings(ALL) })));
+}
+
+/// Writes these files into the folder of the site files, and answers what is said of them: problems, then warnings.
+fn found(files: &[(&str, &[u8])]) -> [Vec<String>; 2] {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        fs::write(folder.path().join(name), content).unwrap();
+    }
+    fs::create_dir(folder.path().join("plant-9.toml")).unwrap();
+    let found = SiteFile::check_all(folder.path());
+    let text = |problem: &Problem| problem.to_string().replace(&format!("{}/", folder.path().display()), "");
+    [found.problems, found.warnings].map(|list| list.iter().map(text).collect())
+}
+
+#[test]
+fn a_site_file_that_is_no_text_gets_a_remedy_that_helps() {
+    let [problems, warnings] = found(&[("plant-7.toml", b"# 5 \xb0C\n"), ("plant-8.toml", b"")]);
+    let expected = [
+        "plant-7.toml: not UTF-8\n    fix: save it as UTF-8",
+        "plant-9.toml: cannot be read: is a directory\n    fix: put a file in its place, or name another one",
+    ];
+    assert_eq!((problems.as_slice(), warnings.len()), (expected.map(String::from).as_slice(), 0));
+}
+
+#[test]
+fn keys_without_effect_are_told() {
+    let odd = b"[link]\ntimetable = []\n[budget]\nreserve = '10%'\n".as_slice();
+    let (swapped, good) =
+        (b"[budget]\ndaily = '50MB'\nmonthly = '40MB'\nreserve = '10%'\n", b"[budget]\ndaily = '40MB'\nmonthly = '40MB'\n");
+    let [_, warnings] = found(&[("a.toml", odd), ("b.toml", swapped), ("c.toml", good)]);
+    let expected = [
+        "a.toml:2:13: link.timetable = []: without effect: it is empty",
+        "a.toml:4:11: budget.reserve = \"10%\": without effect: there is no budget",
+        "b.toml:2:9: budget.daily = \"50MB\": without effect: a month has 40MB",
+    ];
+    let said: Vec<&str> = warnings.iter().map(|warning| warning.lines().next().unwrap()).collect();
+    assert_eq!(said, expected);
 }
