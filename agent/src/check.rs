@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
-use spillway_config::{AgentConfig, OnGap, SpillConfig, StartFrom, TopicRule};
-use spillway_link::{Explanation, LinkClient, Way};
+use spillway_config::units::DurationText as Text;
+use spillway_config::{AgentConfig, LinkConfig, OnGap, Profile, SpillConfig, StartFrom, TopicRule};
+use spillway_link::{Explanation, LinkClient, LinkSettings, Way};
 use spillway_proto::close::CloseCode;
 
+use crate::memory::Shares;
 use crate::service::{self, StartError};
 use crate::{source, spill};
 
@@ -59,11 +61,16 @@ pub fn describe(config: &AgentConfig) -> Result<String, Error> {
     for rule in &config.topics.rules {
         line("  rule", format!("{}: {}", rule.pattern, what_differs(rule)));
     }
+    line("state", config.state_dir.display().to_string());
     let addresses = config.collector.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     line("collector", addresses);
     line("rate", config.link.rate_max.map_or_else(|| "unlimited".to_owned(), |rate| format!("{} bit/s at most", rate.bits_per_second())));
+    line("profile", profile(&config.link));
+    let link = service::link_settings(config, shares.frame_bytes).of_profile(service::link_profile(config.link.profile));
+    line("keep-alive", keep_alive(&link, &config.link));
+    line("congestion", config.link.congestion.as_str().to_owned());
+    line("compression", compression(&config.link, &shares));
     line("spill", spilled(&config.spill)?);
-    let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / 1_048_576.0);
     line(
         "memory",
         format!(
@@ -157,6 +164,40 @@ fn what_differs(rule: &TopicRule) -> String {
     let ttl = rule.ttl.map(|ttl| format!("not sent when older than {ttl:?}"));
     let order = rule.order.map(|order| order.as_str().to_owned());
     [class, weight, rate_max, ttl, order, start, on_gap, when_full].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+fn mib(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / 1_048_576.0)
+}
+
+/// What the line is paid by, and what follows from it. A site file at the centre may ask for one further on.
+fn profile(link: &LinkConfig) -> String {
+    let name = link.profile.as_str();
+    match link.profile {
+        Profile::Normal | Profile::Metered => name.to_owned(),
+        Profile::Session => {
+            format!("{name}: connects every {}, or when {} wait, or for class 0", Text(link.session_interval), link.session_bytes)
+        }
+    }
+}
+
+/// What connections are made with, and what was asked for where that differs.
+fn keep_alive(made: &LinkSettings, asked: &LinkConfig) -> String {
+    let differs = |made: Duration, asked: Duration| if made == asked { String::new() } else { format!(" (configured: {})", Text(asked)) };
+    let keep_alive = made.keep_alive.unwrap_or(asked.keep_alive);
+    format!(
+        "every {}{}, given up after {}{} of silence",
+        Text(keep_alive),
+        differs(keep_alive, asked.keep_alive),
+        Text(made.idle_timeout),
+        differs(made.idle_timeout, asked.idle_timeout)
+    )
+}
+
+/// The level, and the memory that zstd has within `memory_max`.
+fn compression(link: &LinkConfig, shares: &Shares) -> String {
+    let level = link.compression_level.fixed().map_or_else(|| "auto".to_owned(), |level| level.to_string());
+    format!("level {level}, {} for tables", mib(shares.compressor_bytes))
 }
 
 /// Where it is, how large at most, and what happens then. Reads the key, if there is one, and writes nothing.

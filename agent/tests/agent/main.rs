@@ -72,6 +72,30 @@ async fn check_tells_about_the_spill_and_leaves_it_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_tells_how_the_link_is_used() {
+    let centre = Centre::start().await;
+    let site = Site::start(&centre).await;
+    let told = |more: &str| {
+        let text = site.check(more).unwrap();
+        let of = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        ["state ", "profile ", "keep-alive ", "congestion ", "compression "].map(of)
+    };
+    let [state, profile, keep_alive, congestion, compression] = told("[link]\nkeep_alive = '5s'\nidle_timeout = '10s'\n");
+    assert_eq!(state, site.path("state").display().to_string());
+    assert_eq!([profile, keep_alive, congestion], ["normal", "every 5s, given up after 10s of silence", "spillway"]);
+    assert!(compression.starts_with("level auto, "), "{compression}");
+
+    let metered = "[link]\nkeep_alive = '5s'\nprofile = 'metered'\ncongestion = 'bbr'\ncompression_level = 3\n";
+    let [_, profile, keep_alive, congestion, compression] = told(metered);
+    let expected = "every 4m (configured: 5s), given up after 12m (configured: 1m) of silence";
+    assert_eq!([profile.as_str(), &keep_alive, &congestion], ["metered", expected, "bbr"]);
+    assert!(compression.starts_with("level 3, "), "{compression}");
+
+    let [_, profile, ..] = told("[link]\nprofile = 'session'\nsession_interval = '90s'\n");
+    assert_eq!(profile, "session: connects every 90s, or when 1MiB wait, or for class 0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_ends_in_transaction_markers_is_read_to_its_end() {
     let centre = Centre::start().await;
     let mut site = Site::start(&centre).await;
