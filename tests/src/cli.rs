@@ -42,10 +42,10 @@ pub enum Command {
         /// Use real Apache Kafka (needs Java 17 and Maven) in place of the embedded brokers
         #[arg(long)]
         kafka: bool,
-        /// How long records are written
+        /// Seconds in which records are written, 20 to 3600
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(20..=3600))]
         seconds: u64,
-        /// Records a second
+        /// Records a second, 200,000 at most
         #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
         rate: u32,
     },
@@ -278,7 +278,7 @@ pub enum BenchCommand {
     #[command(
         after_help = "Examples:\n  ./lab bench cap                                          half an hour, most of it for MirrorMaker 2\n  \
                             ./lab bench cap --with spillway                          six minutes; no root, no Java\n  \
-                            ./lab bench cap --rate 64000 --with spillway,mm2-tuned   one rate, beside a tuned MirrorMaker 2\n  \
+                            ./lab bench cap --rate 64kbit --with spillway,mm2-tuned  one rate, beside a tuned MirrorMaker 2\n  \
                             ./lab bench cap --month-only                             a second"
     )]
     Cap(CapOptions),

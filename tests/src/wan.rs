@@ -34,7 +34,7 @@ use spillway_wan::Shape;
 
 use crate::process::{self, Daemon};
 use control::Control;
-use link::{CENTRE, EDGE, Link, LinkCounters};
+use link::{CENTRE, Done, EDGE, Link, LinkCounters};
 use namespace::Namespace;
 use order::{Direction, Order, Scenario};
 use pump::{Pump, Shared};
@@ -123,6 +123,12 @@ impl Wan {
     /// When there are too many orders.
     pub fn play(&self, scenario: Scenario) -> Result<()> {
         self.shared.with(|link, now| link.play(now, scenario))
+    }
+
+    /// Orders that were carried out at their time (of a scenario, and the end of an outage) since this was asked last.
+    #[must_use]
+    pub fn done(&self) -> Vec<Done> {
+        self.shared.with(|link, _| link.done())
     }
 
     /// What a direction is like.

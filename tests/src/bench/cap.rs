@@ -16,6 +16,7 @@ use spillway_link::{
 };
 
 use self::sampler::{Figures, Samples, figures, running};
+use crate::bench::given;
 use crate::bench::peer::{Peer, among, chosen};
 use crate::java;
 use crate::reaper::scratch_dir;
@@ -31,11 +32,11 @@ pub mod sampler;
 /// What `lab bench cap` is asked for.
 #[derive(Debug, Clone, Args)]
 pub struct CapOptions {
-    /// Seconds at each rate, beyond the handshake
+    /// Seconds at each rate, beyond the handshake; 21 to 3600
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(21..=3600))]
     pub seconds: u64,
-    /// Only this rate, in bits per second [default: 8000, 64000, 1000000, 10000000]
-    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u64).range(1_000..=1_000_000_000))]
+    /// Only this rate, for example 64kbit; 1kbit to 1Gbit [default: 8kbit, 64kbit, 1Mbit, 10Mbit]
+    #[arg(long, value_parser = given::bits(1_000..=1_000_000_000))]
     pub rate: Option<u64>,
     /// Only these. MirrorMaker 2 needs Java, and all but Spillway root; who cannot be measured here is left out
     #[arg(long, value_name = "WHO", value_delimiter = ',', num_args = 1.., value_parser = among(&Peer::ALL))]

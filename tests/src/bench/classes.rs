@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use self::peers::Peers;
+use super::given;
 use super::peer::{Peer, among, chosen};
 use crate::build;
 use crate::client::{Client, NewRecord};
@@ -46,14 +47,14 @@ const WARM_UP: Duration = Duration::from_secs(60);
 /// What `lab bench classes` is asked for.
 #[derive(Debug, Clone, Args)]
 pub struct ClassesOptions {
-    /// Bits a second of the line, in each direction
-    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(8_000..=1_000_000_000))]
+    /// Rate of the line, in each direction
+    #[arg(long, value_name = "RATE", default_value = "50kbit", value_parser = given::bits(8_000..=1_000_000_000))]
     pub line_bits: u64,
     /// Milliseconds of its round trip
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     pub round_trip_ms: u64,
     /// `link.rate_max` of the agent
-    #[arg(long, default_value = "unlimited")]
+    #[arg(long, value_name = "RATE", default_value = "unlimited", value_parser = given::rate_max)]
     pub rate_max: String,
     /// Minutes that are measured of each, after one that is not
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
@@ -62,7 +63,7 @@ pub struct ClassesOptions {
     #[arg(long, value_name = "WHO", value_delimiter = ',', num_args = 1.., value_parser = among(&Peer::ALL))]
     pub with: Vec<Peer>,
     /// Take agent and collector from this directory in place of building them: for comparing two builds
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = given::programs)]
     pub binaries: Option<PathBuf>,
     /// Without the spill
     #[arg(long)]

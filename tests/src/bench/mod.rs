@@ -17,6 +17,7 @@
 //! | [`mirror`], [`backlog`] | MirrorMaker 2 there, and what it is given where nothing else waits |
 //! | [`contestant`] | Spillway and MirrorMaker 2 as something that can be started and measured |
 //! | [`thin`] | the same with a WAN between their ends |
+//! | [`given`] | options with units, and directories of programs |
 //! | [`workload`] | the records |
 //! | [`usage`] | processor time and memory of a process, disk of a directory |
 //! | [`progress`] | how far the centre is, sampled |
@@ -28,6 +29,7 @@ pub mod classes;
 pub mod compress;
 pub mod contestant;
 pub mod fleet;
+pub mod given;
 pub mod latency;
 pub mod link;
 pub mod mirror;

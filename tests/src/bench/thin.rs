@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Args;
 
 use super::contestant::{MirrorMaker, as_shipped_agent};
+use super::given;
 use super::peer::Congestion;
 use crate::client::Client;
 use crate::cluster::Cluster;
@@ -28,7 +29,7 @@ use crate::{build, shapes};
 #[derive(Debug, Clone, Args)]
 pub struct ThinOptions {
     /// Take agent and collector from this directory in place of building them: for comparing two builds
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = given::programs)]
     pub binaries: Option<PathBuf>,
     /// Heap of MirrorMaker 2 in MiB
     #[arg(long, default_value_t = HEAP_MIB, value_parser = clap::value_parser!(u32).range(128..))]

@@ -1,6 +1,7 @@
 //! `./lab wan`.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,6 +13,7 @@ use super::order::{HELP, Order, Scenario};
 use super::{End, Wan, control, namespace};
 use crate::java::lab_dir;
 use crate::shapes;
+use crate::wait::POLL;
 
 /// `lab wan …`
 #[derive(Debug, Subcommand)]
@@ -47,7 +49,7 @@ pub enum WanCommand {
 /// `lab wan up …`
 #[derive(Debug, Args)]
 pub struct UpOptions {
-    /// Orders over time
+    /// Orders over time; each is printed when it is carried out
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<PathBuf>,
     /// Bits a second in both directions, for example 2Mbit; unlimited if it is not given
@@ -147,9 +149,13 @@ All orders: ./lab wan tell --help. End: Ctrl-C",
         wan.pid(End::Centre),
         centre = End::Centre.address(),
     );
+    // Ctrl-C ends the process (crate::interrupt), and the reaper removes what there is.
     loop {
-        // Ctrl-C ends the process (crate::interrupt), and the reaper removes what there is.
-        std::thread::park();
+        for done in wan.done() {
+            // The WAN stays up for those who use it when nobody reads this any more.
+            let _unread = writeln!(std::io::stdout(), "{:>8.1} s  {}", done.at.as_secs_f64(), done.what);
+        }
+        std::thread::sleep(POLL);
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 
 use super::End;
 use super::order::Order;
@@ -68,8 +68,7 @@ impl Drop for Control {
 /// # Errors
 /// When no WAN is up, or it refuses the order.
 pub fn ask(path: &Path, order: &str) -> Result<String> {
-    let mut stream =
-        UnixStream::connect(path).with_context(|| format!("no WAN is up (socket {}); start one with: ./lab wan up", path.display()))?;
+    let mut stream = UnixStream::connect(path).map_err(|error| away(path, &error))?;
     writeln!(stream, "{}", order.replace('\n', " "))?;
     let mut answer = String::new();
     for line in BufReader::new(stream).lines() {
@@ -83,6 +82,19 @@ pub fn ask(path: &Path, order: &str) -> Result<String> {
     match answer.strip_prefix(ERROR) {
         Some(error) => bail!("{}", error.trim_end()),
         None => Ok(answer.trim_end().to_owned()),
+    }
+}
+
+/// Why no WAN answers at `path`.
+fn away(path: &Path, error: &std::io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+            anyhow!("no WAN is up: nothing listens at {}; `./lab wan up` starts one", path.display())
+        }
+        ErrorKind::PermissionDenied => {
+            anyhow!("a WAN may be up, but {} is for root, as the WAN is: try again with sudo", path.display())
+        }
+        _ => anyhow!("the WAN at {} does not answer: {error}", path.display()),
     }
 }
 
@@ -118,5 +130,24 @@ fn answer(line: &str, shared: &Shared, [edge, centre]: [u32; 2]) -> Result<Strin
             let order: Order = line.parse()?;
             shared.with(|link, now| link.order(now, &order))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn without_a_wan_it_is_told_how_to_get_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wan.sock");
+        let none = format!("no WAN is up: nothing listens at {}; `./lab wan up` starts one", path.display());
+        assert_eq!(format!("{:#}", ask(&path, "counters").unwrap_err()), none);
+        // Left over by a WAN that was killed.
+        drop(UnixListener::bind(&path).unwrap());
+        assert_eq!(format!("{:#}", ask(&path, "counters").unwrap_err()), none);
+        let denied = away(&path, &ErrorKind::PermissionDenied.into()).to_string();
+        assert!(denied.contains("is for root") && denied.ends_with("with sudo"), "{denied}");
     }
 }

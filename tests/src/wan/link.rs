@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, ensure};
 use spillway_wan::address::Masquerade;
 use spillway_wan::{Count, Counters, Fate, Line, Shape};
 
-use super::order::{Change, DIRECTIONS, Direction, Order, Scenario};
+use super::order::{Change, DIRECTIONS, Direction, Order, Scenario, condition};
 
 /// The centre's address.
 pub const CENTRE: Ipv4Addr = Ipv4Addr::new(10, 93, 0, 1);
@@ -28,6 +28,9 @@ const UDP: Option<&u8> = Some(&17);
 /// Orders that wait for their time, at most.
 const AGENDA_MAX: usize = 20_000;
 
+/// Orders carried out at their time that are kept for whoever asks, at most.
+const DONE_MAX: usize = 1_000;
+
 /// Both directions.
 #[derive(Debug)]
 pub struct Link {
@@ -41,6 +44,17 @@ pub struct Link {
     blocked: Count,
     /// By time.
     agenda: VecDeque<Timed>,
+    /// What was on it and is done, until asked for.
+    done: VecDeque<Done>,
+}
+
+/// An order that was carried out at its time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Done {
+    /// Since the link's time began.
+    pub at: Duration,
+    /// The order; and why not, if it could not be done.
+    pub what: String,
 }
 
 #[derive(Debug)]
@@ -120,6 +134,7 @@ impl Link {
             udp_blocked: false,
             blocked: Count::default(),
             agenda: VecDeque::new(),
+            done: VecDeque::new(),
         }
     }
 
@@ -151,7 +166,10 @@ impl Link {
             Order::Address(address) => return self.set_address(*address),
             Order::Ports => self.masquerade.shift_ports(),
             Order::Udp(passes) => self.udp_blocked = !passes,
-            Order::Counters => return Ok(self.counters().text()),
+            Order::Counters => {
+                let lines = DIRECTIONS.map(|direction| condition(direction, &self.shape(direction)));
+                return Ok(format!("{}\n{}", self.counters().text(), lines.join("\n")));
+            }
         }
         Ok("done".to_owned())
     }
@@ -194,6 +212,11 @@ impl Link {
     pub fn counters(&self) -> LinkCounters {
         let [to_centre, to_edge] = &self.lines;
         LinkCounters { to_centre: to_centre.counters(), to_edge: to_edge.counters(), stray: self.stray, blocked: self.blocked }
+    }
+
+    /// Orders that were carried out at their time since this was asked last, the newest thousand.
+    pub fn done(&mut self) -> Vec<Done> {
+        self.done.drain(..).collect()
     }
 
     /// What a direction is like.
@@ -253,15 +276,23 @@ impl Link {
     fn keep_agenda(&mut self, now: Duration) {
         while self.agenda.front().is_some_and(|first| first.at <= now) {
             let Some(Timed { at, every, order }) = self.agenda.pop_front() else { return };
-            if let Err(error) = self.order(at, &order) {
-                eprintln!("lab: order at {at:?}: {error:#}");
-            }
-            if let Some(every) = every
-                && let Err(error) = self.plan(Timed { at: at.saturating_add(every), every: Some(every), order })
-            {
-                eprintln!("lab: order every {every:?}: {error:#}");
+            let failed = self.order(at, &order).err();
+            self.note(at, &order, failed.as_ref());
+            if let Some(every) = every {
+                let next = Timed { at: at.saturating_add(every), every: Some(every), order: order.clone() };
+                if let Err(error) = self.plan(next) {
+                    self.note(at, &order, Some(&error));
+                }
             }
         }
+    }
+
+    fn note(&mut self, at: Duration, order: &Order, error: Option<&Error>) {
+        if self.done.len() == DONE_MAX {
+            self.done.pop_front();
+        }
+        let what = error.map_or_else(|| order.to_string(), |error| format!("{order}: {error:#}"));
+        self.done.push_back(Done { at, what });
     }
 }
 
@@ -296,6 +327,9 @@ mod tests {
         assert_eq!(link.push(S * 20, Direction::ToEdge, packet(CENTRE, EDGE)), Some(Fate::Down));
         assert_eq!(link.push(S * 21, Direction::ToCentre, packet(EDGE, CENTRE)), Some(Fate::Queued));
         assert_eq!(link.counters().to_centre.down.packets, 1);
+        let done = link.done().into_iter().map(|done| (done.at, done.what)).collect::<Vec<_>>();
+        let expected = [(2, "to-centre rate 320bit"), (2, "to-edge delay 5s"), (11, "outage 10s"), (21, "up")];
+        assert_eq!(done, expected.map(|(at, what)| (S * at, what.to_owned())));
         // Moved at 31 s and at 61 s.
         assert_eq!(link.pop(S * 30).unwrap().1[12..16], EDGE.octets());
         assert_eq!(link.edge_address(), EDGE);
@@ -331,6 +365,9 @@ mod tests {
         assert_eq!(link.push(S, Direction::ToEdge, packet(CENTRE, EDGE)), Some(Fate::Lost));
         let text = link.order(S, &Order::Counters).unwrap();
         assert!(text.contains("to-edge   offered=1/40 carried=1/40 delivered=0/0 lost=1/40 overflowed=0/0 down=0/0"), "{text}");
+        assert!(text.ends_with("\nto-edge   is up: rate unlimited delay 0s jitter 0s reorder off loss 100% queue 1kB"), "{text}");
+        link.order(S, &"to-centre down".parse().unwrap()).unwrap();
+        assert!(link.order(S, &Order::Counters).unwrap().contains("\nto-centre is down: rate unlimited"));
         assert_eq!(link.counters().wire_bytes(), 40);
         link.order(S, &"address 192.0.2.1".parse().unwrap()).unwrap_err();
         link.order(S, &"address 10.93.0.1".parse().unwrap()).unwrap_err();

@@ -1,14 +1,18 @@
 //! Orders to a WAN: one line of text each, the same in a scenario file, over the control socket and in code.
 
-use std::fmt;
+mod print;
+mod quantity;
+
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Error, Result, anyhow, bail, ensure};
-use spillway_config::units::{self, BitRate, ByteSize};
-use spillway_wan::{Burst, Loss, Shape};
+use anyhow::{Context as _, Error, Result, bail, ensure};
+use spillway_wan::{Loss, Shape};
+
+pub use print::condition;
+pub use quantity::{duration, loss, rate, size};
 
 /// What can be ordered, for people.
 pub const HELP: &str = "\
@@ -20,13 +24,13 @@ Orders (without to-centre or to-edge: both directions)
       reorder on | off           whether jitter lets a packet pass another
       loss 2% | 2%/8 | none      of packets; 2%/8: in bursts of 8 in the mean
       loss ENTER,LEAVE,LOSS      Gilbert-Elliott: probabilities to enter and to leave the bad state, and of loss in it
-      queue 64KiB                waits at most; what does not fit is dropped
+      queue 64KiB                waits at most, beside the packet that is being sent; what does not fit is dropped
   [to-centre|to-edge] down | up
   [to-centre|to-edge] outage 10s                  down, and up again so much later
   address next | A.B.C.D                          the centre sees the edge under another address of 10.93.0.0/16
   ports next                                      the centre sees other ports of the edge's connections
   udp off | on                                    nothing but TCP passes, as behind some firewalls; and UDP again
-  counters                                        packets and bytes at the IP level
+  counters                                        packets and bytes at the IP level, and what the line is like
 
 Scenario file: a line is `AT ORDER` (30s outage 10s) or `every PERIOD ORDER` (every 5m outage 10s); times from the start. # begins a comment.";
 
@@ -104,15 +108,6 @@ impl Order {
     }
 }
 
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::ToCentre => "to-centre",
-            Self::ToEdge => "to-edge",
-        })
-    }
-}
-
 impl FromStr for Order {
     type Err = Error;
 
@@ -141,6 +136,11 @@ impl FromStr for Order {
             (None, ["udp", "on"]) => Self::Udp(true),
             (None, ["counters"]) => Self::Counters,
             (Some(_), [word @ ("address" | "ports" | "udp" | "counters"), ..]) => bail!("`{word}` has no direction; leave that out"),
+            (_, ["outage", ..]) => bail!("`outage` has one time and nothing else; for example: outage 10s"),
+            (_, [word @ ("down" | "up" | "counters"), ..]) => bail!("`{word}` stands alone; give another order for the rest"),
+            (_, ["address", ..]) => bail!("`address` is followed by `next` or an address; for example: address next"),
+            (_, ["ports", ..]) => bail!("`ports` is followed by `next`: ports next"),
+            (_, ["udp", ..]) => bail!("`udp` is followed by `on` or `off`: udp off"),
             (_, pairs) => Self::Shape(only, changes(pairs)?),
         };
         Ok(order)
@@ -208,10 +208,16 @@ fn changes(words: &[&str]) -> Result<Vec<Change>> {
 }
 
 fn change(key: &str, value: Option<&str>) -> Result<Change> {
-    if !["rate", "delay", "jitter", "reorder", "loss", "queue"].contains(&key) {
-        bail!(
-            "{key:?} is not known; there are rate, delay, jitter, reorder, loss, queue, down, up, outage, address, ports, udp and counters"
-        );
+    match key {
+        "rate" | "delay" | "jitter" | "reorder" | "loss" | "queue" => {}
+        "to-centre" | "to-edge" => bail!("`{key}` stands at the beginning of an order"),
+        "down" | "up" | "outage" | "address" | "ports" | "udp" | "counters" => {
+            bail!("`{key}` does not go together with others; give it as an order of its own")
+        }
+        _ => bail!(
+            "{key:?} is not known; an order begins with to-centre, to-edge or neither, and there are rate, delay, jitter, reorder, loss, queue, \
+             down, up, outage, address, ports, udp and counters"
+        ),
     }
     let value = value.with_context(|| format!("`{key}` has no value"))?;
     Ok(match key {
@@ -228,65 +234,11 @@ fn change(key: &str, value: Option<&str>) -> Result<Change> {
     })
 }
 
-/// Bits a second; `None` for `unlimited`.
-///
-/// # Errors
-/// With what to write instead.
-pub fn rate(text: &str) -> Result<Option<u64>> {
-    let limit = BitRate::parse_limit(text).map_err(|error| told("rate", text, &error))?;
-    Ok(limit.map(BitRate::bits_per_second))
-}
-
-/// Bytes with their unit.
-///
-/// # Errors
-/// With what to write instead.
-pub fn size(text: &str) -> Result<u64> {
-    Ok(text.parse::<ByteSize>().map_err(|error| told("size", text, &error))?.bytes())
-}
-
-/// A time with its unit.
-///
-/// # Errors
-/// With what to write instead.
-pub fn duration(text: &str) -> Result<Duration> {
-    units::parse_duration(text).map_err(|error| told("time", text, &error))
-}
-
-/// Loss as in [`HELP`].
-///
-/// # Errors
-/// With what to write instead.
-pub fn loss(text: &str) -> Result<Loss> {
-    let hint =
-        || anyhow!("{text:?} is no loss; write for example 2%, 2%/8 (in bursts of 8 packets), 0.01,0.2,0.5 (Gilbert-Elliott) or none");
-    if text == "none" {
-        return Ok(Loss::None);
-    }
-    let number = |text: &str, max: f64| text.parse().ok().filter(|number| (0.0..=max).contains(number)).ok_or_else(hint);
-    if let [enter, leave, loss] = text.split(',').collect::<Vec<_>>().as_slice() {
-        return Ok(Loss::Bursts(Burst { enter: number(enter, 1.0)?, leave: number(leave, 1.0)?, loss: number(loss, 1.0)? }));
-    }
-    let (share, packets) = text.split_once('/').map_or((text, None), |(share, packets)| (share, Some(packets)));
-    let share = number(share.strip_suffix('%').ok_or_else(hint)?, 100.0)? / 100.0;
-    match packets {
-        None if share == 0.0 => Ok(Loss::None),
-        None => Ok(Loss::Random(share)),
-        Some(packets) => {
-            let packets = number(packets, 1e6)?;
-            ensure!(packets >= 1.0, "a burst has one packet at least: {text:?}");
-            Ok(Loss::Bursts(Burst::of_mean(share, packets)))
-        }
-    }
-}
-
-fn told(kind: &str, text: &str, error: &units::Error) -> Error {
-    anyhow!("{text:?} as a {kind}: {error}; {}", error.fix())
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+    use spillway_wan::Burst;
+
     use super::*;
 
     #[test]
@@ -319,6 +271,7 @@ mod tests {
             ),
         ] {
             assert_eq!(text.parse::<Order>().unwrap(), order, "{text}");
+            assert_eq!(order.to_string().parse::<Order>().unwrap(), order, "{order}");
         }
     }
 
@@ -328,8 +281,19 @@ mod tests {
             ("", "an order is missing"),
             ("to-edge", "an order is missing"),
             ("speed 2Mbit", "there are rate, delay,"),
+            ("to-moon rate 1Mbit", "begins with to-centre, to-edge or neither"),
+            ("rate 1Mbit to-edge", "`to-edge` stands at the beginning"),
+            ("outage", "`outage` has one time and nothing else; for example: outage 10s"),
+            ("to-edge outage 10s 20s", "`outage` has one time"),
+            ("up 10s", "`up` stands alone"),
+            ("rate 1Mbit outage 10s", "`outage` does not go together with others"),
+            ("address", "`address` is followed by"),
+            ("ports", "`ports` is followed by"),
+            ("udp", "`udp` is followed by"),
+            ("delay 150", "write 150ms or 150s"),
+            ("queue 10", "write 10B or 10KiB"),
             ("rate", "`rate` has no value"),
-            ("rate 2", "a number without a unit; add a unit"),
+            ("rate 2", "a number without a unit; write 2bit, 2kbit or 2Mbit"),
             ("delay 1.5s", "\"1.5s\" as a time"),
             ("loss 2", "write for example 2%"),
             ("loss 101%", "write for example 2%"),
