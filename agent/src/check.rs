@@ -1,10 +1,12 @@
 //! What `check` tells: the configuration in effect, and with `--connect` whether the other ends answer.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
+use rustix::fs::Access;
 use spillway_config::units::DurationText as Text;
 use spillway_config::{AgentConfig, LinkConfig, OnGap, Profile, SpillConfig, StartFrom, TopicRule};
 use spillway_link::{Explanation, LinkClient, LinkSettings, Way};
@@ -61,7 +63,7 @@ pub fn describe(config: &AgentConfig) -> Result<String, Error> {
     for rule in &config.topics.rules {
         line("  rule", format!("{}: {}", rule.pattern, what_differs(rule)));
     }
-    line("state", config.state_dir.display().to_string());
+    line("state", state(&config.state_dir));
     let addresses = config.collector.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     line("collector", addresses);
     line("rate", config.link.rate_max.map_or_else(|| "unlimited".to_owned(), |rate| format!("{} bit/s at most", rate.bits_per_second())));
@@ -198,6 +200,22 @@ fn keep_alive(made: &LinkSettings, asked: &LinkConfig) -> String {
 fn compression(link: &LinkConfig, shares: &Shares) -> String {
     let level = link.compression_level.fixed().map_or_else(|| "auto".to_owned(), |level| level.to_string());
     format!("level {level}, {} for tables", mib(shares.compressor_bytes))
+}
+
+/// Where it is, and whether this user may write there. Writes nothing.
+fn state(dir: &Path) -> String {
+    let shown = dir.display();
+    // It is made if it is not there.
+    let nearest = dir.ancestors().find(|dir| dir.exists()).unwrap_or_else(|| Path::new("."));
+    let why = if nearest.is_dir() {
+        rustix::fs::access(nearest, Access::WRITE_OK | Access::EXEC_OK).err().map(|error| format!("{}: {error}", nearest.display()))
+    } else {
+        Some(format!("{} is no folder", nearest.display()))
+    };
+    why.map_or_else(
+        || shown.to_string(),
+        |why| format!("{shown}, which this user cannot write ({why}): a site file with a budget would be refused"),
+    )
 }
 
 /// Where it is, how large at most, and what happens then. Reads the key, if there is one, and writes nothing.

@@ -91,7 +91,10 @@ async fn check_tells_how_the_link_is_used() {
     assert_eq!([profile.as_str(), &keep_alive, &congestion], ["metered", expected, "bbr"]);
     assert!(compression.starts_with("level 3, "), "{compression}");
 
-    let [_, profile, ..] = told("[link]\nprofile = 'session'\nsession_interval = '90s'\n");
+    // Where it would be made is a file: true for root as well.
+    std::fs::write(site.path("state"), "").unwrap();
+    let [state, profile, ..] = told("[link]\nprofile = 'session'\nsession_interval = '90s'\n");
+    assert!(state.contains("is no folder): a site file with a budget would be refused"), "{state}");
     assert_eq!(profile, "session: connects every 90s, or when 1MiB wait, or for class 0");
 }
 
