@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser as _};
 use spillway_collector::cli::{Cli, Command};
 use spillway_link::{
@@ -17,12 +17,10 @@ use spillway_link::{
 
 use self::sampler::{Figures, Samples, figures, running};
 use crate::bench::given;
-use crate::bench::peer::{Peer, among, chosen};
-use crate::java;
+use crate::bench::peer::{Peer, Present, among};
 use crate::reaper::scratch_dir;
 use crate::relay::weather::Weather;
 use crate::relay::{Direction, Relay};
-use crate::wan::namespace::problem;
 
 pub mod mirror;
 pub mod month;
@@ -75,32 +73,18 @@ pub fn run(options: &CapOptions) -> Result<bool> {
 
 /// Each rate; answers whether ours was kept.
 fn rates(options: &CapOptions) -> Result<bool> {
-    let peers = chosen(&options.with, &Peer::ALL);
-    let mut mirrors = Peer::mirrors(&peers);
-    let mut bare: Vec<Peer> = peers.iter().copied().filter(|peer| matches!(peer, Peer::Quinn(_) | Peer::Tcp(_))).collect();
-    if let Some(problem) = problem().filter(|_| !(mirrors.is_empty() && bare.is_empty())) {
-        println!("Only Spillway is measured, since a WAN for the others needs: {problem}");
-        mirrors.clear();
-        bare.clear();
-    }
-    // Before anything is in a namespace, where no registry can be reached.
-    if let Some(Err(error)) = (!mirrors.is_empty()).then(java::ready) {
-        println!("MirrorMaker 2 is left out: {error:#}");
-        mirrors.clear();
-    }
+    let Present { ours, bare, mirrors } = Present::of(&options.with)?;
     let rates = options.rate.map_or_else(|| RATES.to_vec(), |rate| vec![rate]);
     let span = Duration::from_secs(options.seconds);
     let dir = scratch_dir("cap")?;
     let identities = Identities::make(&dir)?;
     let mut kept = true;
-    let ours = if peers.contains(&Peer::Spillway) { 2 } else { 0 };
-    let runs = ours + u64::from(!bare.is_empty());
-    ensure!(runs > 0 || !mirrors.is_empty(), "nobody is left who can be measured here");
+    let runs = u64::from(ours) * 2 + u64::from(!bare.is_empty());
     let mirrored = mirrors.len() as u64 * (options.seconds + mirror::START_SECONDS);
     println!("about {} min; a row as soon as it is there", (rates.len() as u64 * (runs * options.seconds + mirrored)).div_ceil(60));
     println!("rate          counts  most in 10 s  least in 10 s  used   packets lost");
     for bits in &rates {
-        for counting in [Counting::Sent, Counting::Both].into_iter().filter(|_| peers.contains(&Peer::Spillway)) {
+        for counting in [Counting::Sent, Counting::Both].into_iter().filter(|_| ours) {
             let figures = measure(&identities, *bits, counting, span)?;
             println!("{}  spillway", figures.line(*bits, counting));
             kept &= figures.most <= PROMISE_PERCENT;

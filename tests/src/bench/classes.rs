@@ -16,17 +16,15 @@ use rand::{Rng as _, SeedableRng as _};
 
 use self::peers::Peers;
 use super::given;
-use super::peer::{Peer, among, chosen};
+use super::peer::{Peer, Present, among};
 use crate::build;
 use crate::client::{Client, NewRecord};
 use crate::cluster::Cluster;
 use crate::demo::tail::Tail;
-use crate::java;
 use crate::spill_status::SpillStatus;
 use crate::stage::{Stage, StageOptions};
 use crate::wait::wait_until;
 use crate::wan::Wan;
-use crate::wan::namespace::problem;
 use crate::wan::order::{Change, Order};
 
 /// Bytes of a record of bulk. They are random: shares are of bytes as they are sent, and what compresses well in one frame may do so less in another.
@@ -87,31 +85,20 @@ const WEIGHTS: &Field = &[
 /// # Errors
 /// When something does not build or start, or nothing arrives.
 pub fn run(options: &ClassesOptions) -> Result<()> {
-    let mut peers = chosen(&options.with, &Peer::ALL);
-    let ours = peers.contains(&Peer::Spillway);
+    let Present { ours, bare, mirrors } = Present::of(&options.with)?;
     if ours && options.binaries.is_none() {
         build::binaries()?;
     }
-    peers.retain(|peer| *peer != Peer::Spillway);
-    if let Some(problem) = problem().filter(|_| !peers.is_empty()) {
-        println!("Only Spillway is measured, since a WAN for the others needs: {problem}");
-        peers.clear();
+    if !bare.is_empty() {
+        println!("TCP and stock quinn beside it: {} min …", u64::from(options.minutes) + WARM_UP.as_secs().div_ceil(60));
     }
-    let mut mirrors = Peer::mirrors(&peers);
-    // Before anything is in a namespace, where no registry can be reached.
-    if let Some(Err(error)) = (!mirrors.is_empty()).then(java::ready) {
-        println!("MirrorMaker 2 is left out: {error:#}");
-        mirrors.clear();
-    }
-    peers.retain(|peer| !matches!(peer, Peer::MirrorMaker(_)));
-    ensure!(ours || !peers.is_empty() || !mirrors.is_empty(), "nobody is left who can be measured here");
     // They take half as long as ours.
-    let bare = Peers::start(&peers, options);
+    let others = Peers::start(&bare, options);
     for (name, field) in [("classes 1, 2 and 3", CLASSES), ("weights 8, 4 and 1 of class 3", WEIGHTS)].into_iter().filter(|_| ours) {
         println!("{}", measure(options, name, field)?);
     }
-    if !peers.is_empty() {
-        println!("without classes, one connection for bulk and alarms\n{}", bare.table());
+    if !bare.is_empty() {
+        println!("without classes, one connection for bulk and alarms\n{}", others.table());
     }
     if !mirrors.is_empty() {
         println!("without classes, a topic of bulk and one of alarms");

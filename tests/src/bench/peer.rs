@@ -2,10 +2,12 @@
 
 use std::fmt;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Result, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::mirror::Mirror;
+use crate::java;
+use crate::wan::namespace::problem;
 
 /// A way to the centre, with its congestion control.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +100,45 @@ pub fn chosen(wished: &[Peer], known: &[Peer]) -> Vec<Peer> {
     if wished.is_empty() { known.to_vec() } else { wished.to_vec() }
 }
 
+/// Those of all peers that this machine can measure, by how they are run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Present {
+    /// Whether Spillway is among them.
+    pub ours: bool,
+    /// Stock quinn and bare TCP.
+    pub bare: Vec<Peer>,
+    /// MirrorMaker 2.
+    pub mirrors: Vec<Mirror>,
+}
+
+impl Present {
+    /// Of those that were asked for. Who needs a WAN, or Java, that cannot be had is left out, and it is told why; nobody is in a namespace yet, where no registry
+    /// can be reached.
+    ///
+    /// # Errors
+    /// When nobody is left.
+    pub fn of(wished: &[Peer]) -> Result<Self> {
+        let peers = chosen(wished, &Peer::ALL);
+        let bare = |peer: &Peer| matches!(peer, Peer::Quinn(_) | Peer::Tcp(_));
+        let mut present = Self {
+            ours: peers.contains(&Peer::Spillway),
+            bare: peers.iter().copied().filter(bare).collect(),
+            mirrors: Peer::mirrors(&peers),
+        };
+        if let Some(problem) = problem().filter(|_| !(present.bare.is_empty() && present.mirrors.is_empty())) {
+            println!("Only Spillway is measured, since a WAN for the others needs: {problem}");
+            present.bare.clear();
+            present.mirrors.clear();
+        }
+        if let Some(Err(error)) = (!present.mirrors.is_empty()).then(java::ready) {
+            println!("MirrorMaker 2 is left out: {error:#}");
+            present.mirrors.clear();
+        }
+        ensure!(present.ours || !(present.bare.is_empty() && present.mirrors.is_empty()), "nobody is left who can be measured here");
+        Ok(present)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -117,6 +158,7 @@ mod tests {
         let error = among(&[Peer::Spillway]).parse_ref(&command, None, OsStr::new("tcp-bbr")).unwrap_err();
         assert!(error.to_string().contains("[possible values: spillway]"), "{error}");
         assert_eq!(chosen(&[], &[Peer::Spillway]), [Peer::Spillway]);
+        assert_eq!(Present::of(&[Peer::Spillway]).unwrap(), Present { ours: true, bare: Vec::new(), mirrors: Vec::new() });
         assert_eq!(Peer::mirrors(&Peer::ALL).len(), 4);
         assert!(Peer::PROGRAMS.iter().all(|peer| !matches!(peer, Peer::Tcp(_))));
     }
