@@ -18,6 +18,7 @@ use crate::centre::Centre;
 use crate::centre::topics::{self, Topics};
 use crate::metrics::Meters;
 use crate::session::dictionaries::Dictionaries;
+use crate::session::end;
 use crate::session::handshake::{self, Rejected};
 use crate::session::refusals::Refusals;
 use crate::session::registry::Registry;
@@ -211,10 +212,10 @@ async fn serve(shared: Arc<Shared>, incoming: quinn::Incoming, timeout: Duration
     match greeted {
         Ok(greeted) if !ready.load(Ordering::Relaxed) => {
             let reason = "the collector has not reached its central Kafka yet, or is shutting down";
-            run::close(&shared, &greeted.connection, Some(&greeted.site), &Refused::new(CloseCode::CentreUnavailable, reason));
+            end::close(&shared, &greeted.connection, Some(&greeted.site), &Refused::new(CloseCode::CentreUnavailable, reason));
         }
         Ok(greeted) => run::run(shared, greeted).await,
-        Err(Rejected::Refused { connection, site, refused }) => run::close(&shared, &connection, site.as_ref(), &refused),
+        Err(Rejected::Refused { connection, site, refused }) => end::close(&shared, &connection, site.as_ref(), &refused),
         Err(Rejected::NoConnection { what, fix, reason }) => {
             shared.refusals.tell(&shared.centre.meters, None, address, reason, &fix, &what);
         }

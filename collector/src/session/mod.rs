@@ -9,6 +9,7 @@
 //! | [`outgoing`] | the control stream's writing side: acks are merged while they wait |
 //! | [`frames`] | frames off their streams, checked and in custody |
 //! | [`run`] | the session's loop |
+//! | [`end`] | its end |
 //! | [`lanes`] | lanes announced, topics made ready, positions told |
 //! | [`refusals`] | the log lines about those that may not come in |
 //! | `told` | the site's settings, and what it answers |
@@ -21,6 +22,7 @@ use spillway_proto::CloseCode;
 
 pub mod control;
 pub mod dictionaries;
+pub mod end;
 pub mod frames;
 pub mod handshake;
 pub mod held;
