@@ -32,7 +32,7 @@ spillway_ops::metric_names! {
         LinkUp = "link_up", "1 while a session with a collector is open";
         LinkWay = "link_way", "1 for the way that the session, or the last one, goes: udp, or tcp where UDP is blocked";
         Reconnects = "reconnects_total", "Sessions that were opened in place of one that was lost";
-        LinkWaiting = "link_waiting", "1 between two sessions of the profile session: none is open, and none is wanted";
+        LinkWaiting = "link_waiting", "1 between two sessions of the profile session, and while the plan says off: none is wanted";
         Sessions = "sessions_total", "Sessions that were due, by reason";
         LinkRtt = "link_rtt_seconds", "Round-trip time of the link as QUIC measures it";
         SpillInUse = "spill_in_use", "1 while records go through the spill";

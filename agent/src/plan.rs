@@ -11,7 +11,7 @@ use spillway_config::units::{BitRate, rate_or_off};
 use spillway_config::{Count, SiteSettings};
 use spillway_link::{Counting, RateCap};
 use spillway_plan::{Counter, Decision, Limits, Meter, Open, Rate, Why};
-use spillway_proto::message::{Settings, SettingsReport};
+use spillway_proto::message::{Settings, SettingsOutcome, SettingsReport};
 use tokio::task::JoinHandle;
 
 pub(crate) mod files;
@@ -19,6 +19,13 @@ mod status;
 
 use files::{BUDGET_FILE, Read, SETTINGS_FILE};
 pub use status::{BudgetStatus, PlanStatus};
+
+/// When nothing may be sent any more, the line is open for so long for taking leave. At 8 kbit/s what was sent and received before may take up the cap
+/// for 10 s; a report, and the close after it, are a datagram each.
+const LEAVE_TIME: Duration = Duration::from_secs(20);
+
+/// Of these, a close waits for so long until the centre has heard the reports before it.
+const REPORT_TIME: Duration = Duration::from_secs(10);
 
 /// See the module. Look at the clock by [`Plan::tick`] once a second.
 #[derive(Debug)]
@@ -34,6 +41,8 @@ pub struct Plan {
     /// A lease on its way to the disk.
     writing: Option<JoinHandle<std::io::Result<()>>>,
     decision: Decision,
+    /// What is left of [`LEAVE_TIME`].
+    leaving: Duration,
     looked: Instant,
     rolled_back: u64,
     trouble: Option<String>,
@@ -68,11 +77,17 @@ impl Plan {
             meter,
             writing,
             decision: free,
+            leaving: Duration::ZERO,
             looked,
             rolled_back: 0,
             trouble,
         };
         plan.apply(settings);
+        if plan.is_off() {
+            // There is nobody to take leave of.
+            plan.leaving = Duration::ZERO;
+            plan.cap.set_stopped(true);
+        }
         plan
     }
 
@@ -84,6 +99,16 @@ impl Plan {
     /// Whether nothing may be sent, not even to keep a connection.
     pub fn is_off(&self) -> bool {
         self.decision.rate == Rate::Off
+    }
+
+    /// Whether nothing may be sent, and reports that the centre has not answered need not be waited for.
+    pub fn must_close(&self, has_reports: bool) -> bool {
+        self.is_off() && (!has_reports || self.leaving <= LEAVE_TIME - REPORT_TIME)
+    }
+
+    /// Whether all is as ordered without a session: the plan says off, or the agent asks whether it shall.
+    pub fn needs_no_session(&self) -> bool {
+        self.is_off() || self.book.is_looking()
     }
 
     /// Whether data of class `class` may be sent.
@@ -118,7 +143,21 @@ impl Plan {
             tracing::error!(event = "settings_refused", why, "the centre's settings are refused; those from before stay in force");
         }
         let steps = self.book.offered(settings, understood);
-        self.follow(steps)
+        let mut reports = self.follow(steps);
+        if let Some(after) = self.next_look() {
+            for report in reports.iter_mut().filter(|report| report.outcome == SettingsOutcome::Trying) {
+                let Decision { why, until, .. } = self.decision;
+                let until = until.map_or_else(String::new, |until| format!(" until {until}"));
+                let (why, after) = (why.as_str(), after.as_secs());
+                report.detail = format!("off by the {why}{until}: nothing is sent; the site asks in {after} s whether that stands");
+            }
+        }
+        reports
+    }
+
+    /// Until the agent asks the centre whether settings on trial stand although they say off; `None`: it will not.
+    fn next_look(&self) -> Option<Duration> {
+        self.book.next_look().filter(|_| self.is_off())
     }
 
     /// Something was heard from the centre. Answers what to tell it.
@@ -130,9 +169,9 @@ impl Plan {
     /// Looks at the clock and at what was sent. Answers what to tell the centre.
     pub fn tick(&mut self) -> Vec<SettingsReport> {
         let elapsed = std::mem::replace(&mut self.looked, Instant::now()).elapsed();
-        let was_off = self.is_off();
+        let (was_off, given_up) = (self.is_off(), self.book.given_up());
         let steps = self.book.tick(elapsed, !was_off);
-        if let Some(Step::Apply(_)) = steps.first() {
+        if self.book.given_up() != given_up {
             self.rolled_back += 1;
             tracing::error!(
                 event = "settings_rolled_back",
@@ -166,6 +205,13 @@ impl Plan {
             match step {
                 // What the book holds was understood when it came.
                 Step::Apply(text) => self.apply(SiteSettings::parse(&text).unwrap_or_default()),
+                Step::Look(text) => {
+                    tracing::info!(
+                        event = "settings_asked",
+                        "the centre's new settings say off: it is asked whether that stands, under those from before"
+                    );
+                    self.apply(SiteSettings::parse(&text).unwrap_or_default());
+                }
                 Step::Keep(kept) => {
                     if let Err(error) = files::write(&self.dir, SETTINGS_FILE, &kept.to_file()) {
                         let trouble = format!("{} cannot be written: {error}", self.dir.join(SETTINGS_FILE).display());
@@ -265,7 +311,11 @@ impl Plan {
             self.cap.set_fuse(None);
         }
         let counter = self.meter.as_ref().map(Meter::counter);
-        let before = std::mem::replace(&mut self.decision, self.limits.now(now, counter));
+        let mut decision = self.limits.now(now, counter);
+        if self.book.is_looking() {
+            decision.open = Open::Nothing;
+        }
+        let before = std::mem::replace(&mut self.decision, decision);
         let Decision { rate, why, open, until } = self.decision;
         // A budget that is slower than the slowest rate lets data go and holds it by turns, and changes its rate all the time.
         let is_told = before.why != why
@@ -276,8 +326,10 @@ impl Plan {
             tracing::info!(event = "rate", rate = rate_or_off(rate), why = why.as_str(), ?open, until, "another rate holds");
         }
         match rate {
-            // The first look that finds it off leaves the line open for the goodbye.
-            Rate::Off => self.cap.set_stopped(before.rate == Rate::Off),
+            Rate::Off => {
+                self.leaving = if before.rate == Rate::Off { self.leaving.saturating_sub(elapsed) } else { LEAVE_TIME };
+                self.cap.set_stopped(self.leaving.is_zero());
+            }
             Rate::Limited(bits) => {
                 self.cap.set_stopped(false);
                 self.cap.set_rate(spillway_link::BitRate::new(bits.get()));

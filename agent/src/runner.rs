@@ -16,6 +16,7 @@ use spillway_agent_core::topics::Topics;
 use spillway_agent_core::way::Ways;
 use spillway_proto::close::CloseCode;
 use spillway_proto::frame::{Section, Translator};
+use spillway_proto::message::SettingsReport;
 use spillway_proto::{NextOffset, TopicPartition, limits};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +82,8 @@ struct Runner {
     flushed: bool,
     /// Reports about settings that the collector has not answered in this session.
     unseen_reports: usize,
+    /// The report that the log has.
+    told_settings: Option<SettingsReport>,
     /// The number of lanes of the last session: a later one has not been announced.
     lanes_known: u32,
     session: Option<Session>,
@@ -168,6 +171,7 @@ impl Runner {
             told_topics: false,
             flushed: false,
             unseen_reports: 0,
+            told_settings: None,
             lanes_known: 0,
             session: None,
             dialling: None,

@@ -52,7 +52,7 @@ pub struct Status {
 /// The link to the collector.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct LinkStatus {
-    /// `open`, `dialling` or `waiting`.
+    /// `open`, `dialling`, `waiting` or `off`: by the plan.
     pub state: String,
     /// The collector's address, as dialled.
     pub address: Option<String>,
@@ -70,6 +70,9 @@ pub struct LinkStatus {
     /// While waiting: until the next session, if nothing makes it due before.
     #[serde(default)]
     pub next_session_seconds: Option<f64>,
+    /// While off: until when, if that is known (RFC 3339).
+    #[serde(default)]
+    pub off_until: Option<String>,
 }
 
 /// The site's Kafka.
@@ -242,6 +245,10 @@ impl Status {
 
 impl LinkStatus {
     fn render(&self) -> String {
+        if self.state == "off" {
+            let until = self.off_until.as_ref().map_or_else(String::new, |until| format!(" until {until}"));
+            return format!("off by the plan{until}");
+        }
         if let Some(seconds) = self.next_session_seconds {
             return format!("waiting for the next session (in {seconds:.0} s)");
         }
@@ -321,6 +328,13 @@ mod tests {
     fn a_link_between_two_sessions_says_when_the_next_is() {
         let waiting = LinkStatus { state: "waiting".to_owned(), next_session_seconds: Some(719.6), ..LinkStatus::default() };
         assert_eq!(waiting.render(), "waiting for the next session (in 720 s)");
+    }
+
+    #[test]
+    fn a_link_that_is_off_by_the_plan_says_until_when() {
+        let until = Some("2026-03-02T08:00:00Z".to_owned());
+        let off = LinkStatus { state: "off".to_owned(), address: Some("c:4433".to_owned()), off_until: until, ..LinkStatus::default() };
+        assert_eq!(off.render(), "off by the plan until 2026-03-02T08:00:00Z");
     }
 
     #[test]

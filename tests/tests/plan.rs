@@ -1,10 +1,11 @@
 //! What a site may send is said at the centre and followed at the site: both real programs, between embedded brokers, with the relay as the line. Two
-//! minutes, most of them spent waiting for an agent that gives up settings which have cut it off.
+//! minutes, most of them spent waiting for agents whose settings have cut them off.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use jiff::{ToSpan, Zoned, tz::TimeZone};
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
 use spillway_lab::build;
@@ -135,4 +136,60 @@ fn the_centre_steers_a_site_that_cuts_itself_off_never_for_good() {
     bench.stage.wait_drained(&["t"], ROLL_BACK_LIMIT).unwrap();
     let report = bench.stage.judge(&["t"]).unwrap();
     assert!(report.is_exact(), "{report}");
+}
+
+/// What a look may cost, both ways: docs/operations.md promises some 8 KB.
+const LOOK_BYTES: u64 = 12_000;
+
+#[test]
+fn a_site_that_a_mistyped_timetable_has_turned_off_hears_the_correction() {
+    let mut bench = Bench::start();
+    bench.rate(500_000.0, LIMIT);
+    wait_until("the first settings are proven", LIMIT, || Ok(bench.reports("accepted") == 1.0)).unwrap();
+
+    // Off since a minute ago, on again in three hours.
+    let now = Zoned::now().with_time_zone(TimeZone::UTC);
+    let time = |zoned: Zoned| zoned.strftime("%H:%M").to_string();
+    let (off, on) = (time(&now - 1.minute()), time(&now + 3.hours()));
+    bench.tell(&format!("[link]\ntimetable = ['daily {off} off, {on} 1Mbit']\n"));
+    let gone = Instant::now();
+    bench.rate(0.0, LIMIT);
+    // The centre knows where the site has gone, and until when.
+    let connected = |bench: &Bench| bench.stage.collectors[0].metrics().unwrap().sum("spillway_sites_connected", &[]);
+    wait_until("leave was taken", LIMIT, || Ok(connected(&bench) == 0.0)).unwrap();
+    let told = bench.stage.collectors[0].log_lines("settings_report").join("\n");
+    assert!(told.contains("off by the timetable until") && told.contains(&on), "{told}");
+    wait_until("it is told that no session is wanted", LIMIT, || Ok(bench.agent("link_waiting") == 1.0)).unwrap();
+    assert_eq!(bench.stage.agent.get("/readyz").unwrap().status, 200);
+
+    // Nothing crosses the line, whatever is written.
+    std::thread::sleep(Duration::from_secs(5));
+    let before = bench.stage.relay.traffic();
+    bench.write(200);
+    std::thread::sleep(Duration::from_secs(10));
+    let bytes = |bench: &Bench| bench.stage.relay.traffic().up_bytes + bench.stage.relay.traffic().down_bytes;
+    let quiet = bytes(&bench);
+    assert_eq!(quiet, before.up_bytes + before.down_bytes);
+
+    // Nobody is there to hear the correction, and it is heard. At first it is none: what a look costs is known when it is over.
+    let corrected = format!("[link]\ntimetable = ['daily {off} off, {on} 2Mbit']\n");
+    bench.tell(&corrected);
+    let asked =
+        |bench: &Bench| bench.stage.collectors[0].log_lines("settings_report").iter().filter(|line| line.contains("off by")).count();
+    wait_until("a look", ROLL_BACK_LIMIT, || Ok(asked(&bench) == 2)).unwrap();
+    let took = gone.elapsed();
+    wait_until("leave was taken again", LIMIT, || Ok(connected(&bench) == 0.0)).unwrap();
+    println!("the site asked {took:?} after it had gone, for {} bytes", bytes(&bench) - quiet);
+    assert!(took >= Duration::from_secs(85), "{took:?}");
+    assert!(bytes(&bench) - quiet <= LOOK_BYTES, "{} bytes", bytes(&bench) - quiet);
+    assert_eq!(bench.agent("rate_limit_bits_per_second"), 0.0);
+
+    bench.tell("[link]\nrate_max = '64kbit'\n");
+    let took = bench.rate(64_000.0, ROLL_BACK_LIMIT);
+    println!("the correction was in force {took:?} after it was written");
+    wait_until("the correction is proven", LIMIT, || Ok(bench.reports("accepted") == 2.0)).unwrap();
+    bench.stage.wait_drained(&["t"], ROLL_BACK_LIMIT).unwrap();
+    let report = bench.stage.judge(&["t"]).unwrap();
+    assert!(report.is_exact(), "{report}");
+    assert_eq!(bench.agent("settings_rolled_back_total"), 0.0);
 }

@@ -25,6 +25,12 @@ pub struct PlanStatus {
     pub revision: String,
     /// Whether they are on trial.
     pub on_trial: bool,
+    /// The settings on trial say off, and the centre is being asked, under those before, whether that stands.
+    #[serde(default)]
+    pub asking: bool,
+    /// Until it is asked, while they say off.
+    #[serde(default)]
+    pub asks_in_seconds: Option<f64>,
     /// Revision of settings that were given up because contact was lost under them.
     pub given_up: Option<String>,
     /// What is used of the budget; absent without one.
@@ -65,6 +71,8 @@ impl Plan {
             .to_owned(),
             revision: hex(revision(self.book.in_force())),
             on_trial: self.book.is_on_trial(),
+            asking: self.book.is_looking(),
+            asks_in_seconds: self.next_look().map(|after| after.as_secs_f64()),
             given_up: self.book.given_up().map(hex),
             budget: self.budget_status(),
             trouble: self.trouble.clone(),
@@ -111,6 +119,11 @@ impl PlanStatus {
         }
         if self.on_trial {
             text.push_str(", the centre's settings are on trial");
+        }
+        if self.asking {
+            text.push_str(": they say off, and the centre is asked whether that stands");
+        } else if let Some(seconds) = self.asks_in_seconds {
+            _ = write!(text, ": in {seconds:.0} s the centre is asked whether off stands");
         }
         if let Some(revision) = &self.given_up {
             _ = write!(text, ", the centre's settings {revision} were given up: contact was lost under them");

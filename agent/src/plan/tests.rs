@@ -55,6 +55,57 @@ async fn settings_that_are_given_up_leave_the_cap_as_it_was() {
     }
 }
 
+/// Off since a minute ago, on again in an hour.
+fn off_for_an_hour() -> String {
+    use jiff::{ToSpan, Zoned, tz::TimeZone};
+    let now = Zoned::now().with_time_zone(TimeZone::UTC);
+    let time = |zoned: Zoned| zoned.strftime("%H:%M").to_string();
+    format!("[link]\ntimetable = [\"daily {} off, {} 1Mbit\"]\n", time(&now - 1.minute()), time(&now + 1.hour()))
+}
+
+#[tokio::test]
+async fn when_it_is_off_the_line_is_open_for_a_short_while_at_the_rate_before() {
+    let dir = TempDir::new().unwrap();
+    let (mut plan, cap) = open(&dir);
+    plan.offered(settings(SLOW));
+    let reports = plan.offered(settings(&off_for_an_hour()));
+    assert!(reports[0].detail.starts_with("off by the timetable until 20"), "{reports:?}");
+    assert!(plan.is_off() && !plan.is_open_for(0) && !cap.is_stopped());
+    assert_eq!(cap.rate().unwrap().bits_per_second(), 64_000);
+    assert!(plan.must_close(false) && !plan.must_close(true), "the answer to the report is waited for");
+    plan.look(REPORT_TIME);
+    assert!(plan.must_close(true) && !cap.is_stopped());
+    plan.look(LEAVE_TIME - REPORT_TIME);
+    assert!(cap.is_stopped());
+}
+
+#[tokio::test]
+async fn a_look_is_under_the_settings_before_and_sends_no_data() {
+    let dir = TempDir::new().unwrap();
+    let (mut plan, cap) = open(&dir);
+    let off = off_for_an_hour();
+    plan.offered(settings(&off));
+    assert_eq!(plan.status().asks_in_seconds, Some(90.0));
+    plan.look(LEAVE_TIME);
+    let steps = plan.book.tick(Duration::from_secs(90), false);
+    plan.follow(steps);
+    assert!(!plan.is_off() && plan.needs_no_session() && !plan.is_open_for(0) && plan.status().asking);
+    assert_eq!((cap.is_stopped(), cap.rate().unwrap().bits_per_second()), (false, 2_000_000));
+    // It still stands.
+    let reports = plan.offered(settings(&off));
+    assert!(outcome(&reports) == [SettingsOutcome::Trying] && reports[0].detail.contains("asks in 180 s"), "{reports:?}");
+    assert!(plan.is_off() && plan.rolled_back() == 0);
+    // After a start there is nobody to take leave of.
+    prove_off(&dir, &off);
+    let (plan, cap) = open(&dir);
+    assert!(plan.is_off() && cap.is_stopped() && plan.status().asks_in_seconds.is_none());
+}
+
+/// Keeps settings as if they had been proven.
+fn prove_off(dir: &TempDir, text: &str) {
+    files::write(&dir.path().join("state"), SETTINGS_FILE, &Kept { text: text.to_owned(), given_up: None }.to_file()).unwrap();
+}
+
 #[tokio::test]
 async fn nonsense_is_refused_with_its_line() {
     let dir = TempDir::new().unwrap();

@@ -222,7 +222,12 @@ impl Runner {
             },
             // A second welcome changes nothing: the first one's terms hold.
             CollectorMessage::Settings(settings) => self.on_settings(settings),
-            CollectorMessage::SettingsSeen(_) => self.unseen_reports = self.unseen_reports.saturating_sub(1),
+            CollectorMessage::SettingsSeen(_) => {
+                self.unseen_reports = self.unseen_reports.saturating_sub(1);
+                if self.parts.plan.is_off() {
+                    self.follow_plan();
+                }
+            }
             CollectorMessage::Deferred { lane, deferred } => self.ledger.tell_deferred(lane, deferred)?,
             CollectorMessage::Welcome(_) | CollectorMessage::Ignored(_) => {}
         }

@@ -31,13 +31,15 @@ impl Runner {
 
     /// While nothing may be sent there is no connection: one that is kept costs bytes, and one that is not kept is lost anyway.
     /// The profile holds from the next connection on.
-    fn follow_plan(&mut self) {
+    pub(super) fn follow_plan(&mut self) {
         self.follow_profile();
         if self.parts.plan.is_off() {
             if let Some(dialling) = self.dialling.take() {
                 dialling.abort();
             }
-            if let Some(session) = self.session.take() {
+            if self.parts.plan.must_close(self.unseen_reports > 0)
+                && let Some(session) = self.session.take()
+            {
                 tracing::info!(
                     event = "session_closed",
                     "the plan says that nothing is sent: the connection is given up until it says otherwise"
@@ -53,12 +55,17 @@ impl Runner {
 
     fn report_settings(&mut self, reports: Vec<SettingsReport>) {
         for report in reports {
-            tracing::info!(
-                event = "settings",
-                revision = format!("{:016x}", report.revision),
-                outcome = report.outcome.as_str(),
-                "settings of the centre"
-            );
+            // What is said again for the sake of an answer is no news.
+            if self.told_settings.as_ref() != Some(&report) {
+                tracing::info!(
+                    event = "settings",
+                    revision = format!("{:016x}", report.revision),
+                    outcome = report.outcome.as_str(),
+                    detail = report.detail,
+                    "settings of the centre"
+                );
+                self.told_settings = Some(report.clone());
+            }
             // Without a session nothing is lost: the next one begins with the same settings, and they are answered then.
             if let Some(session) = &self.session {
                 self.unseen_reports += usize::from(session.say(AgentMessage::SettingsReport(report)));

@@ -106,7 +106,7 @@ impl Runner {
         self.wire = (sent, received);
         self.step_plan_metrics();
         let metrics = &self.parts.metrics;
-        metrics.link_waiting.set(i64::from(self.planned.is_waiting()));
+        metrics.link_waiting.set(i64::from(self.planned.is_waiting() || self.parts.plan.is_off()));
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
         let mut held = 0;
         let oldest_spilled = self.spill.as_ref().filter(|spill| spill.spool.is_in_use()).and_then(|spill| spill.usage.oldest_ms);
@@ -234,9 +234,11 @@ impl Runner {
         let next = self.planned.next_in(Instant::now());
         let state = match (&self.session, next) {
             (Some(_), _) => "open",
+            (None, _) if self.parts.plan.is_off() => "off",
             (None, Some(_)) => "waiting",
             (None, None) => "dialling",
         };
+        let off_until = self.parts.plan.decision().until.filter(|_| state == "off");
         LinkStatus {
             state: state.to_owned(),
             address,
@@ -246,6 +248,7 @@ impl Runner {
             last_error: self.link_trouble.clone(),
             sessions: self.sessions,
             next_session_seconds: next.map(|next| next.as_secs_f64()),
+            off_until: off_until.map(|until| until.to_string()),
         }
     }
 
@@ -302,7 +305,7 @@ impl Runner {
         if let Some(trouble) = &self.kafka_trouble {
             return Some(format!("the site's Kafka does not answer: {trouble}"));
         }
-        if self.session.is_none() && !self.planned.is_waiting() {
+        if self.session.is_none() && !self.planned.is_waiting() && !self.parts.plan.needs_no_session() {
             let why = self.link_trouble.as_ref().map_or_else(String::new, |trouble| format!(": {trouble}"));
             return Some(format!("no session with a collector{why}"));
         }

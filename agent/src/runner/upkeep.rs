@@ -216,8 +216,9 @@ impl Runner {
             let waiting = self.ledger.partitions().any(|(_, book)| !book.is_dead() && book.position.is_none());
             !waiting || self.session_since.elapsed() >= READY_PATIENCE
         } else {
-            // Between two sessions all is well. An outage may last for weeks, and a service manager ends what does not get ready.
-            self.planned.is_waiting() || (self.spill.is_some() && self.away_since.elapsed() >= READY_PATIENCE)
+            // Between two sessions, and while the plan says off, all is well. An outage may last for weeks, and a service manager ends what does not get ready.
+            let is_as_ordered = self.planned.is_waiting() || self.parts.plan.needs_no_session();
+            is_as_ordered || (self.spill.is_some() && self.away_since.elapsed() >= READY_PATIENCE)
         };
         if is_ready {
             if let Some(on_ready) = self.parts.on_ready.take() {

@@ -78,6 +78,9 @@ impl Session {
             SettingsOutcome::Refused | SettingsOutcome::RolledBack => {
                 tracing::error!(event = "settings_report", %site, revision, outcome = outcome_name, detail, "the site goes on with its settings from before");
             }
+            SettingsOutcome::Trying if !detail.is_empty() => {
+                tracing::warn!(event = "settings_report", %site, revision, outcome = outcome_name, detail, "the site follows its new settings: see what that means for it");
+            }
             _ => tracing::info!(event = "settings_report", %site, revision, outcome = outcome_name, detail, "the site has answered"),
         }
         self.shared.centre.meters.settings_reports.get_or_create(&OutcomeLabel { outcome: outcome_name }).inc();

@@ -19,7 +19,7 @@ pub struct SettingsReport {
     pub revision: u64,
     /// What became of them.
     pub outcome: SettingsOutcome,
-    /// For people: why they were refused or given up; else empty.
+    /// For people: why they were refused or given up, or, while they are on trial, that they say off; else empty.
     pub detail: String,
 }
 
