@@ -5,8 +5,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use spillway_agent_core::schedule::TopicClass;
+use spillway_agent_core::sessions::Reason;
 use spillway_ops::Metrics;
 use spillway_ops::metrics::{FloatCounter, FloatGauge};
+use spillway_proto::frame::GapReason;
 
 spillway_ops::metric_names! {
     /// Every metric of the agent.
@@ -199,7 +201,7 @@ pub struct AgentMetrics {
 impl AgentMetrics {
     /// Registers all of them.
     pub fn register(metrics: &mut Metrics) -> Self {
-        Self {
+        let registered = Self {
             records_consumed: metrics.counter(AgentMetric::RecordsConsumed),
             records_acked: metrics.counter(AgentMetric::RecordsAcked),
             payload_bytes: metrics.counter(AgentMetric::PayloadBytes),
@@ -242,7 +244,18 @@ impl AgentMetrics {
             budget_runs_out: metrics.float_gauge(AgentMetric::BudgetRunsOut),
             settings_rolled_back: metrics.counter(AgentMetric::SettingsRolledBack),
             commit_failures: metrics.counter(AgentMetric::CommitFailures),
-        }
+        };
+        registered.begin_at_zero();
+        registered
+    }
+
+    /// Creates all that is counted by a label of a fixed list. What is not there before its first event does not rise by it, and an alert on the rise would miss it.
+    fn begin_at_zero(&self) {
+        // What is deferred is not lost, and not counted.
+        let lost = GapReason::NAMES.iter().filter(|name| **name != GapReason::Deferred.as_str());
+        lost.for_each(|reason| drop(self.gaps.get_or_create(&ReasonLabels { reason })));
+        Reason::ALL.iter().for_each(|reason| drop(self.sessions.get_or_create(&ReasonLabels { reason: reason.as_str() })));
+        ["sent", "received"].iter().for_each(|direction| drop(self.wire_bytes.get_or_create(&DirectionLabels { direction })));
     }
 }
 
@@ -264,5 +277,22 @@ mod tests {
         let mut metrics = Metrics::new("spillway-agent");
         AgentMetrics::register(&mut metrics);
         assert_eq!(metrics.missing::<AgentMetric>(), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn what_alerts_are_about_is_there_before_it_happens() {
+        let mut metrics = Metrics::new("spillway-agent");
+        AgentMetrics::register(&mut metrics);
+        let text = metrics.encode();
+        for series in [
+            "spillway_gaps_total{reason=\"retention\"} 0",
+            "spillway_sessions_total{reason=\"class_0\"} 0",
+            "spillway_spill_damaged_total 0",
+        ] {
+            assert!(text.lines().any(|line| line == series), "no {series}");
+        }
+        assert!(!text.contains("deferred"), "no loss");
+        let unseen = spillway_ops::metrics::unseen_alerts::<AgentMetric>(include_str!("../../docs/operations.md"), &text);
+        assert_eq!(unseen, Vec::<String>::new());
     }
 }

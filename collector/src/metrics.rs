@@ -6,6 +6,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use spillway_ops::{Metrics, metric_names};
+use spillway_proto::CloseCode;
+use spillway_proto::frame::GapReason;
+use spillway_proto::message::{HoldReason, SettingsOutcome};
 
 metric_names! {
     /// Metrics of the collector.
@@ -79,7 +82,7 @@ impl Meters {
     /// Registers all of them.
     pub fn new(metrics: &mut Metrics) -> Self {
         use CollectorMetric as Name;
-        Self {
+        let meters = Self {
             sites_connected: metrics.gauge(Name::SitesConnected),
             tunnels_open: metrics.gauge(Name::TunnelsOpen),
             records_committed: metrics.counter(Name::RecordsCommitted),
@@ -101,7 +104,28 @@ impl Meters {
             site_files_refused: metrics.gauge(Name::SiteFilesRefused),
             settings_reports: metrics.family(Name::SettingsReports),
             centre_up: metrics.gauge(Name::CentreUp),
-        }
+        };
+        meters.begin_at_zero();
+        meters
+    }
+
+    /// Creates all that is counted by a label of a fixed list. What is not there before its first event does not rise by it, and an alert on the rise would miss it.
+    fn begin_at_zero(&self) {
+        let outcomes = |family: &Family<OutcomeLabel, Counter>, names: &[&'static str]| {
+            names.iter().for_each(|outcome| drop(family.get_or_create(&OutcomeLabel { outcome })));
+        };
+        outcomes(&self.transactions, &["committed", "aborted", "uncertain"]);
+        outcomes(&self.settings_reports, SettingsOutcome::NAMES);
+        let reasons = |family: &Family<ReasonLabel, Counter>, names: &[&'static str]| {
+            names.iter().for_each(|reason| drop(family.get_or_create(&ReasonLabel { reason })));
+        };
+        let codes: Vec<_> = CloseCode::ALL.iter().map(|code| code.as_str()).collect();
+        reasons(&self.sessions_refused, &codes);
+        reasons(&self.sessions_refused, spillway_link::explain::REASONS);
+        // What is deferred is not lost, and not counted.
+        let lost: Vec<_> = GapReason::NAMES.iter().copied().filter(|name| *name != GapReason::Deferred.as_str()).collect();
+        reasons(&self.gaps, &lost);
+        reasons(&self.holds, HoldReason::NAMES);
     }
 
     /// Counts a transaction.
@@ -129,5 +153,25 @@ mod tests {
         let mut metrics = Metrics::new("test");
         let _meters = Meters::new(&mut metrics);
         assert_eq!(metrics.missing::<CollectorMetric>(), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn what_alerts_are_about_is_there_before_it_happens() {
+        let mut metrics = Metrics::new("test");
+        let _meters = Meters::new(&mut metrics);
+        let text = metrics.encode();
+        for series in [
+            "spillway_gaps_total{reason=\"retention\"} 0",
+            "spillway_settings_reports_total{outcome=\"rolled_back\"} 0",
+            "spillway_sessions_refused_total{reason=\"superseded\"} 0",
+            "spillway_sessions_refused_total{reason=\"certificate_expired\"} 0",
+            "spillway_holds_total{reason=\"record_too_large\"} 0",
+            "spillway_transactions_total{outcome=\"uncertain\"} 0",
+        ] {
+            assert!(text.lines().any(|line| line == series), "no {series}");
+        }
+        assert!(!text.contains("deferred"), "no loss");
+        let unseen = spillway_ops::metrics::unseen_alerts::<CollectorMetric>(include_str!("../../docs/operations.md"), &text);
+        assert_eq!(unseen, Vec::<String>::new());
     }
 }

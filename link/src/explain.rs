@@ -50,6 +50,30 @@ impl Explanation {
 /// What quinn says of a connection whose endpoint is gone: [`crate::tunnel`] ends it so.
 const STREAM_ENDED: &str = "endpoint driver future was dropped";
 
+/// Every [`Explanation::reason`] beside the names of [`CloseCode`].
+pub const REASONS: &[&str] = &[
+    TIMED_OUT,
+    RESOLVE,
+    CONNECT,
+    "tcp_ended",
+    "reset",
+    "quic_version",
+    "closed",
+    "cids_exhausted",
+    "unknown_code",
+    "closed_in_handshake",
+    "transport",
+    "unknown_ca",
+    "certificate_expired",
+    "certificate_not_yet_valid",
+    "certificate_purpose",
+    "certificate_name",
+    "certificate_malformed",
+    "certificate_missing",
+    "alpn",
+    "tls",
+];
+
 const TIMED_OUT: &str = "timed_out";
 const RESOLVE: &str = "resolve";
 const CONNECT: &str = "connect";
@@ -257,6 +281,23 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_of_a_connection_is_listed() {
+        let mut found = std::collections::BTreeSet::new();
+        use TransportErrorCode as Code;
+        let plain = [Code::APPLICATION_ERROR, Code::CONNECTION_REFUSED, Code::PROTOCOL_VIOLATION];
+        for code in plain.into_iter().chain((0..=u8::MAX).map(Code::crypto)) {
+            found.extend([Refuser::We, Refuser::Peer].map(|refuser| transport(code, "", Side::Collector, refuser).reason));
+        }
+        use ConnectionError::{CidsExhausted, LocallyClosed, Reset, TimedOut, VersionMismatch};
+        let kinds = [CidsExhausted, LocallyClosed, Reset, TimedOut, VersionMismatch, closed(0xffff, "")];
+        found.extend(kinds.map(|error| explain(&error, Side::Collector).reason));
+        found.remove(CloseCode::TooManyConnections.as_str());
+        // Those of a dial, and of a tunnel, are not found here.
+        let listed = REASONS.iter().copied().filter(|reason| ![RESOLVE, CONNECT, "tcp_ended"].contains(reason));
+        assert_eq!(found, listed.collect());
+    }
+
+    #[test]
     fn every_close_code_is_explained_by_its_remedy() {
         for code in CloseCode::ALL {
             let explained = explain(&closed(code.code(), ""), Side::Agent);
@@ -266,6 +307,7 @@ mod tests {
         }
         let unknown = explain(&closed(0xffff, "later"), Side::Agent);
         assert!(unknown.what.contains("65535") && unknown.what.contains("later"), "{unknown}");
+        assert!(REASONS.contains(&unknown.reason));
         assert_eq!(unknown.retry, Disposition::Redial);
     }
 

@@ -169,6 +169,24 @@ impl fmt::Debug for Metrics {
     }
 }
 
+/// Alerts of a documentation (`increase(spillway_gaps_total{reason!="expired"}[10m]) > 0`) on a rise of the metrics of `N` of which a scrape, `text`, has no sample that is
+/// 0: they would miss the first event. For a test of each program, with the scrape of a fresh registry. Matchers of the form `label="value"` are looked at.
+pub fn unseen_alerts<N: MetricName>(documentation: &str, text: &str) -> Vec<String> {
+    let alerts = documentation.split("increase(").skip(1).filter_map(|rest| rest.split_once('[')).map(|(selector, _)| selector);
+    let has_sample = |selector: &&str| {
+        let (name, matchers) = selector.split_once('{').unwrap_or((selector, ""));
+        let matcher = matchers.trim_end_matches('}');
+        let wanted = if matcher.contains("!=") { "" } else { matcher };
+        let fits = |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']) && rest.contains(wanted));
+        text.lines().any(|line| fits(line) && line.ends_with(" 0"))
+    };
+    let is_ours = |selector: &&str| {
+        let name = selector.split('{').next().and_then(|name| name.strip_prefix(PREFIX)?.strip_prefix('_'));
+        name.is_some_and(|name| N::ALL.iter().any(|known| known.name() == name))
+    };
+    alerts.filter(is_ours).filter(|selector| !has_sample(selector)).map(str::to_owned).collect()
+}
+
 /// A metric's name taken apart as the encoder puts it together again: `base[_unit][_total]`.
 struct NameParts {
     base: &'static str,
@@ -232,5 +250,15 @@ mod tests {
         assert_eq!(text.matches("# EOF").count(), 1);
         assert!(text.ends_with("# EOF\n"));
         assert_eq!(metrics.missing::<TestMetric>(), ["dead"]);
+    }
+
+    #[test]
+    fn an_alert_on_what_is_not_there_yet_is_found() {
+        let alerts = "`increase(spillway_records_total[10m]) > 0` `increase(spillway_wire_bytes_total{direction=\"sent\"}[10m])` `increase(spillway_other_total[1m])`";
+        let unseen = |text: &str| unseen_alerts::<TestMetric>(alerts, text);
+        let sent = "spillway_wire_bytes_total{direction=\"sent\"}";
+        assert_eq!(unseen(&format!("spillway_records_total 0\n{sent} 0\n")), Vec::<String>::new());
+        assert_eq!(unseen("spillway_records_total 0\nspillway_wire_bytes_total{direction=\"received\"} 0\n"), [sent]);
+        assert_eq!(unseen(&format!("{sent} 0\n")), ["spillway_records_total"]);
     }
 }

@@ -93,6 +93,12 @@ impl Bench {
 fn the_centre_steers_a_site_that_cuts_itself_off_never_for_good() {
     let mut bench = Bench::start();
     bench.rate(500_000.0, LIMIT);
+    // An alert on a rise sees the first event only where there was a 0 before.
+    let [agent, collector] = [&bench.stage.agent, &bench.stage.collectors[0]].map(|program| program.metrics().unwrap());
+    assert!(agent.has("spillway_gaps_total") && agent.sum("spillway_gaps_total", &[]) == 0.0);
+    for name in ["gaps_total", "sessions_refused_total", "holds_total"].map(|name| format!("spillway_{name}")) {
+        assert!(collector.has(&name) && collector.sum(&name, &[]) == 0.0, "{name}");
+    }
     wait_until("the first settings are proven", LIMIT, || Ok(bench.reports("accepted") == 1.0)).unwrap();
 
     // A change, in the same session.

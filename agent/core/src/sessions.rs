@@ -56,6 +56,9 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every one.
+    pub const ALL: [Self; 6] = [Self::Start, Self::Interval, Self::Amount, Self::Urgent, Self::Shutdown, Self::Profile];
+
     /// As labels and the log have it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -24,6 +24,9 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// Every name that [`Self::as_str`] answers.
+    pub const NAMES: &[&str] = &["retention", "truncated", "topic_recreated", "dropped", "damaged", "deferred", "expired", "other"];
+
     /// The number on the wire.
     pub fn code(self) -> u8 {
         match self {

@@ -104,6 +104,9 @@ pub enum HoldReason {
 }
 
 impl HoldReason {
+    /// Every name that [`Self::as_str`] answers.
+    pub const NAMES: &[&str] = &["record_too_large", "timestamp_out_of_range", "record_invalid", "topic_refused", "other"];
+
     /// The number on the wire.
     pub fn code(self) -> u8 {
         match self {

@@ -39,6 +39,9 @@ pub enum SettingsOutcome {
 }
 
 impl SettingsOutcome {
+    /// Every name that [`Self::as_str`] answers.
+    pub const NAMES: &[&str] = &["trying", "accepted", "refused", "rolled_back", "other"];
+
     /// The number on the wire.
     pub fn code(self) -> u8 {
         match self {
@@ -104,6 +107,22 @@ pub(super) fn report(reader: &mut Reader<'_>) -> Result<SettingsReport, DecodeEr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_number_has_a_listed_name_and_every_listed_name_a_number() {
+        use crate::frame::GapReason;
+        use crate::message::HoldReason;
+        use std::collections::BTreeSet;
+        type Named = (&'static [&'static str], fn(u8) -> &'static str);
+        let kinds: [Named; 3] = [
+            (GapReason::NAMES, |code| GapReason::from_code(code).as_str()),
+            (HoldReason::NAMES, |code| HoldReason::from_code(code).as_str()),
+            (SettingsOutcome::NAMES, |code| SettingsOutcome::from_code(code).as_str()),
+        ];
+        for (names, name) in kinds {
+            assert_eq!((0..=u8::MAX).map(name).collect::<BTreeSet<_>>(), names.iter().copied().collect());
+        }
+    }
 
     #[test]
     fn revisions_are_those_of_fnv() {
