@@ -263,7 +263,10 @@ fn orders_come_over_the_socket_and_programs_run_inside() {
     assert!((wan.shape(Direction::ToEdge).loss.mean() - 0.03).abs() < 1e-9);
     assert!((wan.shape(Direction::ToCentre).loss.mean()).abs() < 1e-9);
     refused(&control::ask(&socket, "to-edge lose 3%").unwrap_err(), "there are rate, delay");
-    assert_eq!(control::ask(&socket, "counters").unwrap().lines().count(), 4);
+    let counters = control::ask(&socket, "counters").unwrap();
+    // Two lines of headings, one of each direction, and what each is like.
+    assert_eq!(counters.lines().count(), 6, "{counters}");
+    assert!(counters.contains("loss 3%"), "{counters}");
     assert_eq!(control::pid(&socket, End::Centre).unwrap(), wan.pid(End::Centre));
     drop(listening);
     assert!(!socket.exists());
