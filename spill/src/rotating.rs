@@ -22,7 +22,6 @@
 //! Invariants: a generation's number is given once; entry numbers only go up; a generation has one class.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use spillway_proto::TopicPartition;
@@ -42,6 +41,7 @@ mod find;
 mod generation;
 mod guard;
 mod lines;
+mod lock;
 mod open;
 mod payload;
 mod reader;
@@ -57,6 +57,7 @@ pub(crate) use payload::{Found, sums};
 
 use generation::Generation;
 use lines::Tail;
+use lock::Lock;
 use reader::Reader;
 use writer::Writer;
 
@@ -132,7 +133,7 @@ pub struct RotatingStore {
     unreported: u64,
     written_bytes: u64,
     /// Held until the store is dropped.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl SpillStore for RotatingStore {

@@ -1,14 +1,13 @@
 //! The start: nothing that is found on disk may stop it, except that somebody else has the spill, or a later version or another key has written it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
-use super::disk::{self, failed};
+use super::disk;
 use super::generation::{Generation, examine};
-use super::{
-    FORMAT_FILE, INDEX_FILE, LOCK_FILE, Options, QUARANTINE_DIRECTORY, RotatingStore, SLACK_FILE, STATE_FILE, TRASH_PREFIX, directory_of,
-};
+use super::lock::Lock;
+use super::{FORMAT_FILE, INDEX_FILE, Options, QUARANTINE_DIRECTORY, RotatingStore, SLACK_FILE, STATE_FILE, TRASH_PREFIX, directory_of};
 use crate::entry::EntryId;
 use crate::index;
 use crate::seal::{Key, NO_KEY, Sealer};
@@ -31,7 +30,7 @@ impl RotatingStore {
         if let Some(parent) = root.parent().filter(|parent| parent.is_dir()) {
             disk::sync_directory(parent)?;
         }
-        let lock = lock(root)?;
+        let lock = Lock::take(root)?;
         let damaged = damaged_files(root, options.key.as_ref())?;
         let (state, _) = read_state(root, options.key.as_ref())?;
         let mut store = Self {
@@ -206,15 +205,5 @@ fn read_state(root: &Path, key: Option<&Key>) -> Result<(State, Option<Report>),
         }
         state::Read::ForeignKey(_) => Ok((State::default(), None)),
         state::Read::Damaged => Ok((State::default(), Some(Report::Damaged { path, what: "the state is damaged".to_owned() }))),
-    }
-}
-
-fn lock(root: &Path) -> Result<File, Error> {
-    let path: PathBuf = root.join(LOCK_FILE);
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Locked { path: root.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(failed("lock", &path)(error)),
     }
 }

@@ -5,11 +5,12 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sled::{Db, Mode, Tree};
 
 use super::disk::{self, failed};
-use super::{guard, record};
+use super::{guard, lock, record};
 use crate::chunk::{self, MAX_CHUNK_BYTES};
 use crate::entry::EntryId;
 use crate::index::{BLOCK_BYTES, FileSum};
@@ -30,6 +31,9 @@ const LARGE_GENERATION_BYTES: u64 = 4 * 1024 * 1024;
 
 const LARGE_SEGMENT_BYTES: usize = 1024 * 1024;
 const SMALL_SEGMENT_BYTES: usize = 256 * 1024;
+
+/// A forked process holds what it has got of us for some milliseconds. After that sled's own error tells who is in the way.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// Name of a tree: entry and index of its first chunk, big-endian, so that names sort as the chunks do.
 pub(crate) type ChunkKey = [u8; 12];
@@ -60,6 +64,7 @@ fn open(directory: &Path, segment: usize) -> Result<Db, Error> {
     let path = directory.to_owned();
     let open = move || {
         remove_unfinished_snapshots(&path);
+        lock::wait_until_free(&path.join(DATABASE_FILE), LOCK_WAIT);
         let config = sled::Config::new().path(&path).mode(Mode::LowSpace).cache_capacity(CACHE_BYTES);
         config.segment_size(segment).use_compression(false).flush_every_ms(None).open()
     };

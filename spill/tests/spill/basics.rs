@@ -1,6 +1,7 @@
 //! What is stored comes back, in order, after any end of the process; what is released is deleted.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use spillway_proto::TopicId;
 use spillway_proto::frame::{GapReason, SectionKind};
@@ -101,6 +102,25 @@ fn a_second_process_is_refused() {
     assert!(matches!(RotatingStore::open(directory.path(), small()), Err(Error::Locked { .. })));
     drop(store);
     RotatingStore::open(directory.path(), small()).unwrap();
+}
+
+#[test]
+fn a_lock_that_outlives_its_holder_is_no_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = RotatingStore::open(directory.path(), small()).unwrap();
+    store.append(&entry(vec![data(0, 0, 10)], b"the first frame".to_vec()), 0).unwrap();
+    store.close().unwrap();
+    // What a forked process holds for a moment.
+    let sled = std::fs::File::open(directory.path().join("g000000000001/sled/db")).unwrap();
+    sled.lock().unwrap();
+    let forked = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        drop(sled);
+    });
+    let mut store = RotatingStore::open(directory.path(), small()).unwrap();
+    assert_eq!(read_all(&mut store).len(), 1);
+    assert_eq!(store.take_reports(), (Vec::new(), 0));
+    forked.join().unwrap();
 }
 
 #[test]
