@@ -50,6 +50,9 @@ impl Explanation {
 /// What quinn says of a connection whose endpoint is gone: [`crate::tunnel`] ends it so.
 const STREAM_ENDED: &str = "endpoint driver future was dropped";
 
+/// The other side has ended a handshake without a fault to tell: an agent that begins it anew does so.
+pub const GIVEN_UP: &str = "closed_in_handshake";
+
 /// Every [`Explanation::reason`] beside the names of [`CloseCode`].
 pub const REASONS: &[&str] = &[
     TIMED_OUT,
@@ -61,7 +64,7 @@ pub const REASONS: &[&str] = &[
     "closed",
     "cids_exhausted",
     "unknown_code",
-    "closed_in_handshake",
+    GIVEN_UP,
     "transport",
     "unknown_ca",
     "certificate_expired",
@@ -238,7 +241,7 @@ fn transport(code: TransportErrorCode, said: &str, side: Side, refuser: Refuser)
             what: format!("the {} closed during the handshake", other(side)),
             fix: "nothing to do unless it repeats: then its log says why".to_owned(),
             retry: Disposition::Redial,
-            reason: "closed_in_handshake",
+            reason: GIVEN_UP,
         };
     }
     Explanation {

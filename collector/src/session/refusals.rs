@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use spillway_link::explain;
 use spillway_proto::SiteName;
 
 use crate::metrics::Meters;
@@ -43,6 +44,10 @@ impl Refusals {
         let cause = Cause { site: site.cloned(), address: address.ip(), reason };
         let site = site.map_or("unknown", SiteName::as_str);
         match self.due(cause, Instant::now()) {
+            // No fault of anybody's: after an outage an agent does not wait for the answer to what the outage has swallowed.
+            Some(before) if reason == explain::GIVEN_UP => {
+                tracing::info!(event = "session_refused", site, %address, reason, remedy, before, "{what}");
+            }
             Some(before) => tracing::warn!(event = "session_refused", site, %address, reason, remedy, before, "{what}"),
             None => tracing::debug!(event = "session_refused", site, %address, reason, "{what}"),
         }
