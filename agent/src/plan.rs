@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use spillway_agent_core::settings::{Kept, Patience, SettingsBook, Step};
+use spillway_agent_core::settings::{Kept, Leave, Patience, SettingsBook, Step};
 use spillway_config::units::{BitRate, rate_or_off};
 use spillway_config::{Count, SiteSettings};
 use spillway_link::{Counting, RateCap};
@@ -19,13 +19,6 @@ mod status;
 
 use files::{BUDGET_FILE, Read, SETTINGS_FILE};
 pub use status::{BudgetStatus, PlanStatus};
-
-/// When nothing may be sent any more, the line is open for so long for taking leave. At 8 kbit/s what was sent and received before may take up the cap
-/// for 10 s; a report, and the close after it, are a datagram each.
-const LEAVE_TIME: Duration = Duration::from_secs(20);
-
-/// Of these, a close waits for so long until the centre has heard the reports before it.
-const REPORT_TIME: Duration = Duration::from_secs(10);
 
 /// See the module. Look at the clock by [`Plan::tick`] once a second.
 #[derive(Debug)]
@@ -41,8 +34,7 @@ pub struct Plan {
     /// A lease on its way to the disk.
     writing: Option<JoinHandle<std::io::Result<()>>>,
     decision: Decision,
-    /// What is left of [`LEAVE_TIME`].
-    leaving: Duration,
+    leave: Leave,
     looked: Instant,
     rolled_back: u64,
     trouble: Option<String>,
@@ -77,17 +69,12 @@ impl Plan {
             meter,
             writing,
             decision: free,
-            leaving: Duration::ZERO,
+            leave: Leave::TAKEN,
             looked,
             rolled_back: 0,
             trouble,
         };
         plan.apply(settings);
-        if plan.is_off() {
-            // There is nobody to take leave of.
-            plan.leaving = Duration::ZERO;
-            plan.cap.set_stopped(true);
-        }
         plan
     }
 
@@ -101,9 +88,9 @@ impl Plan {
         self.decision.rate == Rate::Off
     }
 
-    /// Whether nothing may be sent, and reports that the centre has not answered need not be waited for.
+    /// Whether the session is to be closed since nothing may be sent; `has_reports`: the centre has not answered all reports.
     pub fn must_close(&self, has_reports: bool) -> bool {
-        self.is_off() && (!has_reports || self.leaving <= LEAVE_TIME - REPORT_TIME)
+        self.leave.must_close(has_reports)
     }
 
     /// Whether all is as ordered without a session: the plan says off, or the agent asks whether it shall.
@@ -325,19 +312,13 @@ impl Plan {
             let until = until.map(|until| until.to_string());
             tracing::info!(event = "rate", rate = rate_or_off(rate), why = why.as_str(), ?open, until, "another rate holds");
         }
+        self.leave.look(rate == Rate::Off, elapsed);
+        self.cap.set_stopped(self.leave.is_taken());
         match rate {
-            Rate::Off => {
-                self.leaving = if before.rate == Rate::Off { self.leaving.saturating_sub(elapsed) } else { LEAVE_TIME };
-                self.cap.set_stopped(self.leaving.is_zero());
-            }
-            Rate::Limited(bits) => {
-                self.cap.set_stopped(false);
-                self.cap.set_rate(spillway_link::BitRate::new(bits.get()));
-            }
-            Rate::Unlimited => {
-                self.cap.set_stopped(false);
-                self.cap.set_rate(None);
-            }
+            // Leave is taken at the rate before.
+            Rate::Off => {}
+            Rate::Limited(bits) => self.cap.set_rate(spillway_link::BitRate::new(bits.get())),
+            Rate::Unlimited => self.cap.set_rate(None),
         }
     }
 

@@ -54,6 +54,19 @@ pub enum Gathering {
 }
 
 impl Gathering {
+    /// Of a site that has no session by plan (`is_planned`), or whose last dial failed (`is_away`); `is_open_for` tells which classes its plan lets through.
+    pub fn of(is_planned: bool, is_away: bool, is_open_for: impl Fn(u8) -> bool) -> Self {
+        if is_planned {
+            Self::Planned
+        } else if is_away || !is_open_for(0) {
+            Self::Outage
+        } else if !is_open_for(1) {
+            Self::Reserved
+        } else {
+            Self::No
+        }
+    }
+
     /// How long a frame waits for more at most. In a session it is `in_session`. Where records expire, it is a tenth of that time at the most, or `in_session`: a frame
     /// goes as a whole, so what is too old would travel beside what is not.
     pub fn linger(self, in_session: Duration, is_urgent: bool, ttl: Option<TimeToLive>) -> Duration {

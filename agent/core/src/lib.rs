@@ -4,6 +4,7 @@ pub mod batcher;
 pub mod budget;
 pub mod compression;
 pub mod forecast;
+pub mod kept;
 pub mod lane;
 pub mod ledger;
 pub mod line;

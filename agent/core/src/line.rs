@@ -11,7 +11,7 @@ use crate::transit::{FRAME_LINE_TIME, LineRate};
 
 mod kept;
 
-pub use kept::{KeptLine, LineFileError};
+pub use kept::KeptLine;
 
 /// Frames are not made smaller than so many raw bytes by a slow line: below it, their headers would count.
 pub const MIN_FRAME_BYTES: usize = 1024;

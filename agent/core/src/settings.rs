@@ -17,8 +17,10 @@ use std::time::Duration;
 use spillway_proto::message::{Settings, SettingsOutcome, SettingsReport};
 
 mod kept;
+mod leave;
 
-pub use kept::{Kept, KeptError};
+pub use kept::Kept;
+pub use leave::{LEAVE_TIME, Leave, REPORT_TIME};
 
 /// How long a trial takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

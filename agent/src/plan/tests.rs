@@ -1,5 +1,6 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use spillway_agent_core::settings::{LEAVE_TIME, REPORT_TIME};
 use spillway_proto::message::{SettingsOutcome, revision};
 use tempfile::TempDir;
 

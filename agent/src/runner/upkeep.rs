@@ -89,15 +89,8 @@ impl Runner {
     /// Tells the source when frames cannot be sent for a time, or can be sent again.
     fn tell_gathering(&mut self) -> Result<(), Error> {
         let plan = &self.parts.plan;
-        let gathering = if self.planned.is_waiting() {
-            Gathering::Planned
-        } else if !plan.is_open_for(0) || (self.session.is_none() && self.link_trouble.is_some()) {
-            Gathering::Outage
-        } else if !plan.is_open_for(1) {
-            Gathering::Reserved
-        } else {
-            Gathering::No
-        };
+        let is_away = self.session.is_none() && self.link_trouble.is_some();
+        let gathering = Gathering::of(self.planned.is_waiting(), is_away, |class| plan.is_open_for(class));
         if gathering != self.gathering {
             self.parts.source.command(Command::Gather(gathering))?;
             self.gathering = gathering;

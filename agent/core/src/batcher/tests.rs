@@ -249,6 +249,21 @@ fn only_a_short_line_without_cap_sends_smaller_frames() {
 }
 
 #[test]
+fn what_cannot_be_sent_is_gathered() {
+    let open_to = |highest: Option<u8>| move |class| highest.is_some_and(|highest| class <= highest);
+    let all = open_to(Some(u8::MAX));
+    assert_eq!(Gathering::of(false, false, all), Gathering::No);
+    assert_eq!(Gathering::of(false, false, open_to(Some(0))), Gathering::Reserved);
+    // Off, or its last budget is gone: as good as no line, with or without a session.
+    assert_eq!(Gathering::of(false, false, open_to(None)), Gathering::Outage);
+    for highest in [None, Some(0), Some(u8::MAX)] {
+        assert_eq!(Gathering::of(false, true, open_to(highest)), Gathering::Outage);
+        // An alarm brings a session about, so it does not wait for five seconds.
+        assert_eq!(Gathering::of(true, true, open_to(highest)), Gathering::Planned);
+    }
+}
+
+#[test]
 fn frames_gather_while_they_cannot_be_sent_a_tenth_of_their_time_to_live_at_most() {
     let (ms, ttl) = (Duration::from_millis, |seconds| Some(TimeToLive::new(Duration::from_secs(seconds))));
     assert_eq!(Gathering::No.linger(ms(50), false, ttl(600)), ms(50));

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::kept::FileError;
 use crate::transit::LineRate;
 
 /// What is kept.
@@ -18,19 +19,8 @@ pub struct KeptLine {
     pub mtu: Option<u16>,
 }
 
-/// Why a file is not read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LineFileError {
-    /// It begins otherwise.
-    #[error("not of the version that this agent knows")]
-    Version,
-    /// It is cut, or was changed.
-    #[error("damaged")]
-    Damaged,
-}
-
 /// First line of the file: what it is, and its version.
-const MAGIC: &str = "spillway-line 1\n";
+const MAGIC: &str = "spillway-line 1";
 
 /// Before the sum over all that is before it.
 const SUM: &str = "crc32c ";
@@ -44,7 +34,7 @@ impl KeptLine {
         let number = |number: Option<u64>| number.map_or_else(|| "none".to_owned(), |number| number.to_string());
         let (rate, round_trip) = self.parts();
         let [frames, rate, round_trip, mtu] = [self.frames, rate, round_trip, self.mtu.map(u64::from)].map(number);
-        let body = format!("{MAGIC}frames {frames}\nrate {rate}\nround_trip_us {round_trip}\nmtu {mtu}\n");
+        let body = format!("{MAGIC}\nframes {frames}\nrate {rate}\nround_trip_us {round_trip}\nmtu {mtu}\n");
         format!("{body}{SUM}{:08x}\n", crc32c::crc32c(body.as_bytes()))
     }
 
@@ -52,18 +42,18 @@ impl KeptLine {
     ///
     /// # Errors
     /// When it is something else.
-    pub fn from_file(text: &str) -> Result<Self, LineFileError> {
+    pub fn from_file(text: &str) -> Result<Self, FileError> {
         if !text.starts_with(MAGIC) {
-            return Err(LineFileError::Version);
+            return Err(FileError::Version { expected: MAGIC });
         }
-        let (body, sum) = text.rsplit_once(SUM).ok_or(LineFileError::Damaged)?;
+        let (body, sum) = text.rsplit_once(SUM).ok_or(FileError::Damaged)?;
         if sum != format!("{:08x}\n", crc32c::crc32c(body.as_bytes())) {
-            return Err(LineFileError::Damaged);
+            return Err(FileError::Damaged);
         }
         let mut lines = body.lines().skip(1);
         let mut number = |name: &str| {
-            let value = lines.next().and_then(|line| line.strip_prefix(name)?.strip_prefix(' ')).ok_or(LineFileError::Damaged)?;
-            if value == "none" { Ok(None) } else { value.parse::<u64>().map(Some).map_err(|_| LineFileError::Damaged) }
+            let value = lines.next().and_then(|line| line.strip_prefix(name)?.strip_prefix(' ')).ok_or(FileError::Damaged)?;
+            if value == "none" { Ok(None) } else { value.parse::<u64>().map(Some).map_err(|_| FileError::Damaged) }
         };
         let (frames, rate, round_trip, mtu) = (number("frames")?, number("rate")?, number("round_trip_us")?, number("mtu")?);
         let line = |(rate, micros)| LineRate { bytes_per_second: Some(rate), round_trip: Duration::from_micros(micros) };

@@ -7,6 +7,8 @@
 //! rate_max = "512kbit"
 //! ```
 
+use crate::kept::FileError;
+
 /// What is known to work, and what is known not to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
@@ -14,17 +16,6 @@ pub struct Kept {
     pub text: String,
     /// Revision of those that were given up since, if the centre has not sent others.
     pub given_up: Option<u64>,
-}
-
-/// Why a file is no memory of settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum KeptError {
-    /// Another version has written it.
-    #[error("not the centre's settings in version 1")]
-    Version,
-    /// Not what was written.
-    #[error("damaged")]
-    Damaged,
 }
 
 const MAGIC: &str = "# spillway-settings 1";
@@ -44,23 +35,23 @@ impl Kept {
     ///
     /// # Errors
     /// When it is something else.
-    pub fn from_file(file: &str) -> Result<Self, KeptError> {
-        let rest = file.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix('\n')).ok_or(KeptError::Version)?;
+    pub fn from_file(file: &str) -> Result<Self, FileError> {
+        let rest = file.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix('\n')).ok_or(FileError::Version { expected: MAGIC })?;
         let (given_up, rest) = line(rest, GIVEN_UP)?;
         let (written, body) = line(rest, SUM)?;
         if written != format!("{:08x}", sum(given_up, body)) {
-            return Err(KeptError::Damaged);
+            return Err(FileError::Damaged);
         }
         let given_up = match given_up {
             NONE => None,
-            digits => Some(u64::from_str_radix(digits, 16).map_err(|_| KeptError::Damaged)?),
+            digits => Some(u64::from_str_radix(digits, 16).map_err(|_| FileError::Damaged)?),
         };
         Ok(Self { text: body.to_owned(), given_up })
     }
 }
 
-fn line<'a>(text: &'a str, name: &str) -> Result<(&'a str, &'a str), KeptError> {
-    text.strip_prefix(name).and_then(|rest| rest.split_once('\n')).ok_or(KeptError::Damaged)
+fn line<'a>(text: &'a str, name: &str) -> Result<(&'a str, &'a str), FileError> {
+    text.strip_prefix(name).and_then(|rest| rest.split_once('\n')).ok_or(FileError::Damaged)
 }
 
 fn sum(given_up: &str, body: &str) -> u32 {

@@ -100,12 +100,7 @@ impl Spool {
         if may_read { self.cursor.ask() } else { None }
     }
 
-    /// What was asked for by [`Self::next_read`]; `None`: there is no further entry. `largest_raw` is the largest raw frame that the session allows, in
-    /// bytes: what was spilled under another collector, or before the first session, may be larger. Answers the partitions that stand still because of
-    /// that, as they do for a record from the source that does not fit.
-    ///
-    /// # Errors
-    /// When the books do not add up: a bug.
+    /// As [`Spools::read`](super::Spools::read), which asks the right one.
     pub(super) fn read(
         &mut self,
         ledger: &mut Ledger,
