@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
-use spillway_config::{Problems, SiteFile};
+use spillway_config::{Problem, Problems, SiteFile};
 use spillway_proto::message::{Settings, revision};
 use spillway_proto::{CloseCode, SiteName};
 use tokio::sync::watch;
@@ -56,7 +56,7 @@ struct Stamp {
 /// What was found in the folder.
 struct Found {
     stamps: Stamps,
-    loaded: Result<Option<SiteFile>, Problems>,
+    loaded: Result<Option<(SiteFile, Vec<Problem>)>, Problems>,
 }
 
 impl Sites {
@@ -106,10 +106,10 @@ impl Sites {
         let mut book = self.book();
         let file = match (book.get_mut(site), found) {
             (Some(watched), found) => {
-                watched.take(site, dir, found);
+                tell(site, &watched.take(site, dir, found));
                 watched.file.subscribe()
             }
-            (None, Found { loaded: Ok(Some(file)), stamps }) => {
+            (None, Found { loaded: Ok(Some((file, _told_at_the_start))), stamps }) => {
                 let (sender, file) = watch::channel(Arc::new(file));
                 book.insert(site.clone(), Watched { stamps, file: sender, problem: None });
                 file
@@ -132,7 +132,7 @@ impl Sites {
                 // Read without the lock: a slow disk must not hold up `status`.
                 let found = find(dir, &site);
                 if let Some(watched) = self.book().get_mut(&site) {
-                    watched.take(&site, dir, found);
+                    tell(&site, &watched.take(&site, dir, found));
                 }
             }
         }
@@ -152,10 +152,12 @@ impl Sites {
 }
 
 impl Watched {
-    fn take(&mut self, site: &SiteName, dir: &Path, found: Found) {
+    /// Answers what is odd about a file that has come into force.
+    fn take(&mut self, site: &SiteName, dir: &Path, found: Found) -> Vec<Problem> {
         self.stamps = found.stamps;
+        let mut odd = Vec::new();
         let problem = match found.loaded {
-            Ok(Some(file)) => {
+            Ok(Some((file, warnings))) => {
                 let changed = self.file.send_if_modified(|current| {
                     let differs = **current != file;
                     if differs {
@@ -165,6 +167,7 @@ impl Watched {
                 });
                 if changed || self.problem.is_some() {
                     tracing::info!(event = "site_file_read", %site, "the site's file is in force");
+                    odd = warnings;
                 }
                 None
             }
@@ -175,6 +178,13 @@ impl Watched {
             tracing::error!(event = "site_file_refused", %site, problem, "the site's file is refused; what was read before stays in force");
         }
         self.problem = problem;
+        odd
+    }
+}
+
+fn tell(site: &SiteName, odd: &[Problem]) {
+    for warning in odd {
+        tracing::warn!(event = "site_file_odd", %site, "{warning}");
     }
 }
 
@@ -257,6 +267,23 @@ mod tests {
         sites.look(dir);
         assert!(!file.borrow_and_update().enabled);
         assert_eq!(sites.admit_from(dir, &site()).unwrap_err().code, CloseCode::SiteDisabled);
+    }
+
+    #[test]
+    fn what_is_odd_about_a_file_is_told_once_when_it_comes_into_force() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, own) = (folder.path(), folder.path().join("plant-7.toml"));
+        fs::write(&own, "").unwrap();
+        let sites = Sites::new(Some(dir.to_owned()), Gauge::default());
+        let _file = sites.admit_from(dir, &site()).unwrap();
+        let take = || sites.book().get_mut(&site()).unwrap().take(&site(), dir, find(dir, &site()));
+        for (text, expected) in [("[link]\nrate_max = '64kbit'\n", None), ("[budget]\nreserve = '10%'\n", Some("there is no budget"))] {
+            fs::write(&own, text).unwrap();
+            let odd = take();
+            assert_eq!(odd.len(), usize::from(expected.is_some()), "{odd:?}");
+            assert!(odd.iter().all(|odd| odd.to_string().contains(expected.unwrap())), "{odd:?}");
+            assert!(take().is_empty(), "nothing has changed");
+        }
     }
 
     #[test]

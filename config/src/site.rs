@@ -36,14 +36,14 @@ pub struct SiteFindings {
 pub(crate) const REFERENCE: Reference = Reference { name: "site.toml", text: SITE_REFERENCE };
 
 impl SiteFile {
-    /// Loads the file of a site from the folder `sites.dir`; `None` if the site is unknown.
+    /// Loads the file of a site from the folder `sites.dir`, with what is allowed but odd in it; `None` if the site is unknown.
     ///
     /// # Errors
     /// [`Problems`] of the site's file. Refuse the site then, not the others.
-    pub fn load_for(dir: &Path, site: &SiteName) -> Result<Option<Self>, Problems> {
+    pub fn load_for(dir: &Path, site: &SiteName) -> Result<Option<(Self, Vec<Problem>)>, Problems> {
         let [own, default] = Self::paths(dir, site);
         let path = if own.exists() { own } else { default };
-        if path.exists() { Self::load(&path).map(|(file, _warnings)| Some(file)) } else { Ok(None) }
+        if path.exists() { Self::load(&path).map(Some) } else { Ok(None) }
     }
 
     /// Where the file of a site may be: its own, and the one for sites without their own.

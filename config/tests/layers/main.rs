@@ -317,7 +317,7 @@ fn a_site_has_its_own_file_or_the_default_or_is_unknown() {
     let folder = Folder::new(&format!("{COLLECTOR}[sites]\ndir = 'sites.d'\n"));
     let dir = folder.path("sites.d");
     fs::create_dir(&dir).unwrap();
-    let load = |site: &str| SiteFile::load_for(&dir, &SiteName::parse(site).unwrap());
+    let load = |site: &str| SiteFile::load_for(&dir, &SiteName::parse(site).unwrap()).map(|loaded| loaded.map(|(file, _warnings)| file));
     folder.write("sites.d/plant-7.toml", "enabled = false\n", 0o644);
     assert_eq!(load("plant-7"), Ok(Some(SiteFile { enabled: false, settings: SiteSettings::default() })));
     assert_eq!(load("plant-8"), Ok(None));

@@ -82,7 +82,7 @@ fn a_site_file_has_settings() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("plant-7.toml"), format!("enabled = false\n{ALL}")).unwrap();
     let site = SiteName::parse("plant-7").unwrap();
-    assert_eq!(SiteFile::load_for(folder.path(), &site), Ok(Some(SiteFile { enabled: false, settings: settings(ALL) })));
+    assert_eq!(SiteFile::load_for(folder.path(), &site), Ok(Some((SiteFile { enabled: false, settings: settings(ALL) }, Vec::new()))));
 }
 
 /// Writes these files into the folder of the site files, and answers what is said of them: problems, then warnings.
