@@ -59,6 +59,9 @@ pub struct LinkStatus {
     /// `udp`, or `tcp` where UDP is blocked: of the session, or of the next attempt.
     #[serde(default)]
     pub way: String,
+    /// `normal`, `metered` or `session`: of the agent's own profile and the centre's the greater. A session that is open keeps the one that it began with.
+    #[serde(default)]
+    pub profile: String,
     /// The collector's version.
     pub collector_version: Option<String>,
     /// Round-trip time.
@@ -250,6 +253,7 @@ impl LinkStatus {
             return format!("off by the plan{until}");
         }
         if let Some(seconds) = self.next_session_seconds {
+            // Only one profile waits.
             return format!("waiting for the next session (in {seconds:.0} s)");
         }
         let mut text = self.state.clone();
@@ -261,6 +265,9 @@ impl LinkStatus {
         }
         if let Some(rtt) = self.rtt_seconds {
             _ = write!(text, ", rtt {:.0} ms", rtt * 1000.0);
+        }
+        if !["", "normal"].contains(&self.profile.as_str()) {
+            _ = write!(text, ", profile {}", self.profile);
         }
         match &self.last_error {
             Some(error) if self.state != "open" => _ = write!(text, ": {error}"),
@@ -320,6 +327,9 @@ mod tests {
         assert_eq!(link.render(), "open c:4433");
         link.way = "tcp".to_owned();
         assert_eq!(link.render(), "open c:4433 over TCP: UDP is blocked");
+        link.profile = "metered".to_owned();
+        assert_eq!(link.render(), "open c:4433 over TCP: UDP is blocked, profile metered");
+        link.profile = "normal".to_owned();
         link.state = "dialling".to_owned();
         assert_eq!(link.render(), "dialling c:4433 over TCP");
     }

@@ -18,9 +18,12 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Runner {
     /// The profile that holds: of the agent's own and the centre's the greater.
+    pub(super) fn profile(&self) -> Profile {
+        self.parts.config.link.profile.max(self.parts.plan.settings().profile)
+    }
+
     pub(super) fn follow_profile(&mut self) {
-        let link = &self.parts.config.link;
-        let profile = link.profile.max(self.parts.plan.settings().profile);
+        let (link, profile) = (&self.parts.config.link, self.profile());
         self.parts.link.set_profile(link_profile(profile));
         let bytes = link.session_bytes.as_usize();
         // Without a spill more may never come together, since each flow has a part of the memory only.

@@ -242,6 +242,7 @@ impl Runner {
         LinkStatus {
             state: state.to_owned(),
             address,
+            profile: self.profile().as_str().to_owned(),
             way: self.ways.way().as_str().to_owned(),
             collector_version: self.session.as_ref().map(|session| session.welcome.software.clone()),
             rtt_seconds: self.session.as_ref().map(|session| session.rtt().as_secs_f64()),

@@ -57,16 +57,18 @@ async fn settings_are_in_force_without_a_new_session_and_kept_for_when_the_centr
     centre.wait("the first records", |state| state.records() == 10).await;
     status(&site, "no limit", |plan| (plan.rate.as_str(), plan.why.as_str()) == ("unlimited", "unlimited")).await;
 
-    centre.tell(SLOW);
+    let slow = format!("{SLOW}profile = \"metered\"\n");
+    centre.tell(&slow);
     centre.wait("the answer", |state| last(state).is_some()).await;
     let plan = status(&site, "the new rate", |plan| (plan.rate.as_str(), plan.why.as_str()) == ("64kbit", "site")).await;
-    assert_eq!(plan.revision, format!("{:016x}", revision(SLOW)));
+    assert_eq!(plan.revision, format!("{:016x}", revision(&slow)));
+    assert_eq!(whole(&site, "a status", |_| true).await["link"]["profile"], "metered");
     // Noise of 60 kB, and nothing without the cap.
     let begun = Instant::now();
     site.produce("telemetry", 60, 1000);
     centre.wait("slow records", |state| state.records() == 70).await;
     assert!(begun.elapsed() >= Duration::from_secs(4), "{:?} for 60 kB at 64 kbit/s", begun.elapsed());
-    centre.wait("the proof", |state| last(state) == Some((revision(SLOW), SettingsOutcome::Accepted))).await;
+    centre.wait("the proof", |state| last(state) == Some((revision(&slow), SettingsOutcome::Accepted))).await;
 
     // Nonsense changes nothing.
     centre.tell("[link]\nrate_max = 'fast'\n");
