@@ -54,7 +54,7 @@ impl Failure {
             Self::Check(error) => (exit::chain(&error), Exit::Failed),
             Self::Other(error) => (format!("{error:#}"), Exit::Failed),
         };
-        eprintln!("spillway-agent: {text}");
+        exit::say(format_args!("spillway-agent: {text}"));
         exit
     }
 }
@@ -110,7 +110,7 @@ fn check(file: &ConfigFile, connect: bool) -> Result<(), Failure> {
     let runtime = runtime()?;
     let _guard = runtime.enter();
     for warning in &config.warnings {
-        eprintln!("warning: {warning}");
+        exit::say(format_args!("warning: {warning}"));
     }
     print(&check::describe(&config).map_err(Failure::Check)?)?;
     if connect {

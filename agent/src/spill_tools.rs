@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use spillway_ops::exit;
 use spillway_proto::codec::DecodeError;
 use spillway_proto::compress::Decompressor;
 use spillway_proto::frame::Frame;
@@ -126,7 +127,7 @@ pub fn export(root: &Path, key: Option<&Key>, quarantine: bool, out: &mut impl W
                 failed = lines.iter().try_for_each(|line| writeln!(out, "{line}")).err();
             }
             // Its checksum is right, so this is no damage.
-            Err(error) => eprintln!("entry {} is no frame of this version: {error}", entry.id),
+            Err(error) => exit::say(format_args!("entry {} is no frame of this version: {error}", entry.id)),
         }
     };
     if quarantine { tools::salvage(root, key, take) } else { tools::export(root, key, take) }?;

@@ -22,8 +22,7 @@ fn main() -> Exit {
         Ok(()) => Exit::Done,
         Err(failure) => {
             let (exit, text) = failure.told();
-            // Nobody is left to tell when stderr is closed.
-            let _closed = writeln!(io::stderr(), "{text}");
+            exit::say(text);
             exit
         }
     }

@@ -2,9 +2,16 @@
 
 use std::{
     error::Error,
+    fmt,
+    io::{self, Write as _},
     iter,
     process::{ExitCode, Termination},
 };
+
+/// Says something on stderr; where that is closed, nobody is left to tell, and the exit code still does.
+pub fn say(text: impl fmt::Display) {
+    let _closed = writeln!(io::stderr(), "{text}");
+}
 
 /// How a program ended. The numbers are part of the outside interface and do not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 
 mod centre;
 mod classes;
+mod command_line;
 mod hostile;
 mod plan;
 mod site;
