@@ -61,6 +61,8 @@ pub struct Ledger {
     lanes: BTreeMap<Lane, LaneBook>,
     /// The newest line of each partition, and its topic's id.
     tails: BTreeMap<TopicPartition, (Line, TopicId)>,
+    /// What was offered last to be committed of each partition, and its topic's id. The local group may not have it yet.
+    safe: BTreeMap<TopicPartition, (TopicId, NextOffset)>,
     /// The lane that has each partition now, dead or alive.
     newest: BTreeMap<TopicPartition, Lane>,
     /// The late lane that each partition has now, alive or held.
@@ -97,6 +99,7 @@ impl Ledger {
             scheduler,
             lanes: BTreeMap::new(),
             tails: BTreeMap::new(),
+            safe: BTreeMap::new(),
             newest: BTreeMap::new(),
             late: BTreeMap::new(),
             deferred: BTreeMap::new(),
@@ -241,6 +244,7 @@ impl Ledger {
                 return;
             }
             let next = Some(next).max(book.durable).max(book.acked).unwrap_or(next);
+            self.safe.insert(book.source.partition.clone(), (book.source.topic_id, next));
             self.commits.insert(book.source.partition.clone(), next);
         }
     }

@@ -15,6 +15,13 @@ impl Ledger {
         }
     }
 
+    /// Up to where all of the lane's partition is at the centre or in the spill, by the books of this process.
+    pub(crate) fn safe_to(&self, lane: Lane) -> Option<NextOffset> {
+        let source = &self.lanes.get(&lane)?.source;
+        let (topic_id, next) = self.safe.get(&source.partition)?;
+        (!source.topic_id.is_other_incarnation(*topic_id)).then_some(*next)
+    }
+
     /// Where the lane is read from is a guess: nothing of it is committed before it has begun.
     pub(crate) fn assume(&mut self, lane: Lane) {
         if let Some(book) = self.lanes.get_mut(&lane) {
@@ -46,6 +53,7 @@ impl Ledger {
         {
             *line = Line(line.0 + 1);
             book.line = *line;
+            self.safe.remove(&book.source.partition);
         }
     }
 

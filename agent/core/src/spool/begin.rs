@@ -68,7 +68,8 @@ impl Spool {
         let Some((own, anew)) = own(ledger, lane, known) else {
             return;
         };
-        if let Some(next) = own.end().map(|(end, _)| end).max(committed.filter(|_| !anew)) {
+        let committed = committed.max(ledger.safe_to(lane)).filter(|_| !anew);
+        if let Some(next) = own.end().map(|(end, _)| end).max(committed) {
             self.take_up(ledger);
             ledger.place(lane, known.newest());
             ledger.read_on(lane, next);
@@ -90,7 +91,9 @@ impl Spool {
         let Some((own, anew)) = own(ledger, lane, known) else {
             return;
         };
-        let at = own.end().map(|(end, _)| end).max(committed.filter(|_| !anew));
+        // The group was asked before what this process has committed reached it.
+        let committed = committed.max(ledger.safe_to(lane)).filter(|_| !anew);
+        let at = own.end().map(|(end, _)| end).max(committed);
         if at.is_some_and(|at| at > log.end) {
             return;
         }
@@ -102,7 +105,7 @@ impl Spool {
         if let Some(gone) = at.filter(|at| *at < log.start) {
             self.store_gap(ledger, lane, gone, log.start);
         }
-        if anew || committed.is_none() || at < Some(log.start) {
+        if committed.is_none() || at < Some(log.start) {
             ledger.assume(lane);
         }
         ledger.read_on(lane, next);

@@ -222,6 +222,31 @@ fn a_guess_where_to_read_is_not_committed_before_the_centre_answers() {
 }
 
 #[test]
+fn what_was_known_of_a_partition_holds_for_its_next_lane() {
+    let now = Instant::now();
+    let (mut ledger, mut spool) = (Ledger::new(now), Spools::single(LIMITS, EntryId::ZERO));
+    ledger.session_opened(1 << 20);
+    let lane = ledger.open(source(0)).unwrap().lane;
+    ledger.resume(lane, ResumePoint::At(next(10)), now).unwrap();
+    ledger.begin(lane, ResumePoint::At(next(10)), Beginning::Resume { at: next(10) });
+    ledger.push(site::frame(&[(lane, 10, 12)]), &[], 0, now).unwrap();
+    while ledger.next_frame().is_some() {}
+    ledger.ack(lane, next(12), now).unwrap();
+    // The group is asked before the commit has reached it.
+    assert_eq!(ledger.take_commits()[&source(0).partition], next(12));
+    ledger.session_closed();
+    ledger.abandon(lane);
+    let lane = ledger.open(source(0)).unwrap().lane;
+    let log = LogRange { start: next(3), end: next(20) };
+    spool.read_on_log(&mut ledger, lane, &Known::default(), None, log, StartPolicy::Found(Some(next(12))));
+    assert_eq!(ledger.take_attachments().last().unwrap().next, next(12));
+    spool.built(&mut ledger, site::frame(&[(lane, 12, 14)]), &[], 0, now).unwrap();
+    spool.take_appends();
+    spool.stored(&mut ledger, Class::DEFAULT, 1, EntryId(1));
+    assert_eq!(ledger.take_commits()[&source(0).partition], next(14), "the source may forget it");
+}
+
+#[test]
 fn a_copy_that_becomes_durable_late_takes_no_commit_back() {
     let now = Instant::now();
     let mut ledger = Ledger::new(now);
