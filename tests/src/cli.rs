@@ -292,6 +292,9 @@ pub enum KafkaCommand {
         /// Brokers of each cluster
         #[arg(long, default_value_t = 1, value_parser = clap::builder::PossibleValuesParser::new(["1", "3"]).map(|text| usize::from(text == "3") * 2 + 1))]
         brokers: usize,
+        /// Put them at the two ends of the WAN that is up (`./lab wan up`)
+        #[arg(long)]
+        wan: bool,
     },
     /// End both clusters and remove their data
     Down,

@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use crate::java::{KAFKA_VERSION, lab_dir};
+use crate::java::{self, KAFKA_VERSION, lab_dir};
 use crate::kafka_cluster::{KafkaCluster, KafkaOptions};
 use crate::wait::wait_until;
+use crate::wan::{End, command, control, namespace};
 
 /// How long `down` waits for a clean shutdown.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
@@ -17,11 +18,11 @@ const STOP_LIMIT: Duration = Duration::from_secs(40);
 const EDGE_PORT: u16 = 19092;
 const CENTRE_PORT: u16 = 29092;
 
-/// Starts the clusters `edge` and `centre` and leaves them running.
+/// Starts the clusters `edge` and `centre` and leaves them running; with `wan` at the ends of the WAN that is up.
 ///
 /// # Errors
-/// When they run already or do not come up.
-pub fn up(brokers: usize) -> Result<()> {
+/// When they run already or do not come up, or there is no WAN.
+pub fn up(brokers: usize, wan: bool) -> Result<()> {
     let home = home();
     if !running(&home).is_empty() {
         bail!("Kafka is up already; end it with: ./lab kafka down");
@@ -29,14 +30,22 @@ pub fn up(brokers: usize) -> Result<()> {
     // What an unclean end left cannot be started again under new ports.
     remove(&home)?;
     std::fs::create_dir_all(&home)?;
+    // From the ends of the WAN nothing could be fetched.
+    java::ready()?;
     println!("Starting Apache Kafka {KAFKA_VERSION}: edge and centre, {brokers} broker(s) each …");
     let mut clusters = Vec::new();
-    for (label, port) in [("edge", EDGE_PORT), ("centre", CENTRE_PORT)] {
-        let mut options = KafkaOptions::new(label);
+    for (end, port) in [(End::Edge, EDGE_PORT), (End::Centre, CENTRE_PORT)] {
+        let mut options = KafkaOptions::new(end.name());
         options.brokers = brokers;
-        options.dir = Some(home.join(label));
+        options.dir = Some(home.join(end.name()));
         options.first_port = Some(port);
-        clusters.push(KafkaCluster::start(options)?);
+        clusters.push(if wan {
+            options.host = end.address();
+            let holder = control::pid(&command::socket(), end)?;
+            namespace::inside_of(holder, || KafkaCluster::start(options))?
+        } else {
+            KafkaCluster::start(options)?
+        });
     }
     let mut addresses = Vec::new();
     let mut pids = Vec::new();
@@ -47,7 +56,7 @@ pub fn up(brokers: usize) -> Result<()> {
     std::fs::write(home.join("pids"), pids.concat())?;
     let [edge, centre] = addresses.as_slice() else { bail!("two clusters were started, {} answer", addresses.len()) };
     std::fs::write(home.join("addresses"), format!("edge={edge}\ncentre={centre}\n"))?;
-    println!("{}", usage(edge, centre, &home));
+    println!("{}", usage(edge, centre, wan, &home));
     Ok(())
 }
 
@@ -104,15 +113,16 @@ fn is_broker(pid: Pid) -> bool {
     }
 }
 
-fn usage(edge: &str, centre: &str, home: &Path) -> String {
+fn usage(edge: &str, centre: &str, wan: bool, home: &Path) -> String {
     let tools = format!("java -cp '{}/kafka-libs-{KAFKA_VERSION}/*'", lab_dir().display());
+    let [at_edge, at_centre] = [End::Edge, End::Centre].map(|end| if wan { format!("./lab wan exec {} -- ", end.name()) } else { String::new() });
     format!(
         "\n  edge    {edge}\n  centre  {centre}\n  logs    {home}/*/broker-*/broker.log\n
 Topics are not created by themselves:
-  {tools} org.apache.kafka.tools.TopicCommand --bootstrap-server {edge} --create --topic demo --partitions 3
+  {at_edge}{tools} org.apache.kafka.tools.TopicCommand --bootstrap-server {edge} --create --topic demo --partitions 3
 Write lines, and read what arrived:
-  {tools} org.apache.kafka.tools.ConsoleProducer --bootstrap-server {edge} --topic demo
-  {tools} org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server {centre} --topic plant-7.demo --from-beginning
+  {at_edge}{tools} org.apache.kafka.tools.ConsoleProducer --bootstrap-server {edge} --topic demo
+  {at_centre}{tools} org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server {centre} --topic plant-7.demo --from-beginning
 In agent.toml set kafka.bootstrap_servers = \"{edge}\", in collector.toml \"{centre}\".
 End: ./lab kafka down",
         home = home.display()

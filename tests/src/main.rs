@@ -53,7 +53,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Fuzz { targets, seconds, jobs, list, merge, replay } => {
             fuzz::run(&FuzzOptions { targets, seconds, jobs, list, merge, replay })
         }
-        Command::Kafka { command: KafkaCommand::Up { brokers } } => kafka_cmd::up(brokers).map(|()| true),
+        Command::Kafka { command: KafkaCommand::Up { brokers, wan } } => kafka_cmd::up(brokers, wan).map(|()| true),
         Command::Kafka { command: KafkaCommand::Down } => kafka_cmd::down().map(|()| true),
         Command::Smoke { agent, runner } => {
             build::binaries()?;

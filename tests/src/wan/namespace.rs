@@ -71,22 +71,29 @@ impl Namespace {
         self.holder.pid()
     }
 
-    /// Runs `work` in a thread of its own inside; threads and programs that it starts are inside as well.
+    /// As [`inside_of`] the process that holds it.
     ///
     /// # Errors
     /// Those of `work`, or when the namespace is gone.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let path = path_of(self.pid());
-        let result = std::thread::scope(|scope| {
-            scope
-                .spawn(move || {
-                    enter(&path)?;
-                    work()
-                })
-                .join()
-        });
-        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        inside_of(self.pid(), work)
     }
+}
+
+/// Runs `work` in a thread of its own in the namespace that process `pid` is in; threads and programs that it starts are there as well.
+///
+/// # Errors
+/// Those of `work`, or when there is no such process.
+pub fn inside_of<T: Send>(pid: u32, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let result = std::thread::scope(|scope| {
+        scope
+            .spawn(move || {
+                enter_of(pid)?;
+                work()
+            })
+            .join()
+    });
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Moves the calling thread into the namespace that process `pid` is in.
