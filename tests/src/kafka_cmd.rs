@@ -115,7 +115,8 @@ fn is_broker(pid: Pid) -> bool {
 
 fn usage(edge: &str, centre: &str, wan: bool, home: &Path) -> String {
     let tools = format!("java -cp '{}/kafka-libs-{KAFKA_VERSION}/*'", lab_dir().display());
-    let [at_edge, at_centre] = [End::Edge, End::Centre].map(|end| if wan { format!("./lab wan exec {} -- ", end.name()) } else { String::new() });
+    let [at_edge, at_centre] =
+        [End::Edge, End::Centre].map(|end| if wan { format!("./lab wan exec {} -- ", end.name()) } else { String::new() });
     format!(
         "\n  edge    {edge}\n  centre  {centre}\n  logs    {home}/*/broker-*/broker.log\n
 Topics are not created by themselves:

@@ -275,7 +275,10 @@ impl Runner {
             spill.give(Command::Read(class, after));
         }
         match (was_in_use, spill.spool.is_in_use()) {
-            (false, true) => tracing::info!(event = "spill_begins", "the line does not keep up: records go into the spill from now on"),
+            (false, true) => tracing::info!(
+                event = "spill_begins",
+                "the line, or a rate, lets out less than is read: records go into the spill from now on"
+            ),
             (true, false) => {
                 tracing::info!(event = "spill_drained", "what the spill held is at the centre: records go straight to the line again")
             }
