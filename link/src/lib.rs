@@ -27,6 +27,7 @@ pub mod settings;
 pub mod socket;
 mod trust;
 pub mod tunnel;
+mod unanswered;
 mod vigil;
 
 pub use client::{LinkClient, Way};
