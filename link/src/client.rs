@@ -11,7 +11,7 @@ use std::{
 };
 
 use quinn::{
-    AsyncUdpSocket, ClientConfig, ConnectError, Connecting, Connection, ConnectionError, Endpoint, EndpointConfig, Runtime, TokioRuntime,
+    AsyncUdpSocket, ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, EndpointConfig, Runtime, TokioRuntime,
     crypto::rustls::QuicClientConfig,
 };
 use ring::rand::{SecureRandom, SystemRandom};
@@ -23,7 +23,6 @@ use crate::{
     WireCounters, identity,
     probe::ProbeSocket,
     tunnel::{Meter, Tunnel, dial::TunnelDialer},
-    unanswered::Unanswered,
     vigil::{self, Prober},
 };
 
@@ -59,7 +58,6 @@ pub struct LinkClient {
     prober: Prober,
     tunnels: TunnelDialer,
     in_tunnel: AtomicBool,
-    unanswered: Arc<Unanswered>,
 }
 
 impl LinkClient {
@@ -84,7 +82,7 @@ impl LinkClient {
         let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, socket, runtime).map_err(Error::Bind)?;
         let tunnels = TunnelDialer::new(identity, Meter { cap: cap.clone(), counters: Arc::clone(&counters) })?;
         let (settings, profile, in_tunnel) = (settings.clone(), Mutex::default(), AtomicBool::new(false));
-        Ok(Self { endpoint, config, settings, profile, counters, cap, memory, prober, tunnels, in_tunnel, unanswered: Arc::default() })
+        Ok(Self { endpoint, config, settings, profile, counters, cap, memory, prober, tunnels, in_tunnel })
     }
 
     /// Dials `host` over `way` (a name or an IP address; the collector's certificate must carry it), trying its addresses as
@@ -155,10 +153,6 @@ impl LinkClient {
     }
 
     fn watch(&self, connection: &Connection) {
-        if self.prober.answers() == 0 {
-            // Whether probes pass at all is known before they are needed.
-            self.prober.ask();
-        }
         tokio::spawn(vigil::watch(connection.clone(), self.prober.clone(), self.memory.clone(), self.settings.receive_window));
     }
 
@@ -174,19 +168,22 @@ impl LinkClient {
     fn attempt(&self, address: SocketAddr, name: String) -> impl Future<Output = Attempt> + Send + use<> {
         let (endpoint, mut config, handshake_timeout) = (self.endpoint.clone(), self.config.clone(), self.settings.handshake_timeout);
         config.transport_config(self.settings_now().transport(&self.memory));
-        let (prober, unanswered) = (self.prober.clone(), Arc::clone(&self.unanswered));
+        let prober = self.prober.clone();
         async move {
+            let began = Instant::now();
             let connect = || endpoint.connect_with(config.clone(), address, &name).map_err(|source| DialError::Connect { address, source });
-            let done = if unanswered.ask_first(prober.answers()) && tokio::time::timeout(handshake_timeout, prober.open()).await.is_err() {
-                Err(ConnectionError::TimedOut)
-            } else {
-                shake_hands(connect, &prober, handshake_timeout).await?
-            };
-            match &done {
-                Err(ConnectionError::TimedOut) => unanswered.failed(prober.answers()),
-                Ok(_) | Err(_) => unanswered.answered(),
+            let handshake = |source| DialError::Handshake { address, source };
+            let connecting = connect()?;
+            tokio::pin!(connecting);
+            tokio::select! {
+                done = tokio::time::timeout(handshake_timeout, &mut connecting) => {
+                    return done.unwrap_or(Err(ConnectionError::TimedOut)).map(over_udp).map_err(handshake);
+                }
+                // Once: a collector that answers probes and no handshakes is not to be asked more for it.
+                () = prober.open_during_handshake() => connecting.set(connect()?),
             }
-            done.map(over_udp).map_err(|source| DialError::Handshake { address, source })
+            let left = handshake_timeout.saturating_sub(began.elapsed());
+            tokio::time::timeout(left, connecting).await.unwrap_or(Err(ConnectionError::TimedOut)).map(over_udp).map_err(handshake)
         }
     }
 
@@ -278,23 +275,6 @@ impl LinkClient {
             tracing::debug!(?deadline, "left without the peer's confirmation of the close");
         }
     }
-}
-
-/// Takes at most `limit`.
-async fn shake_hands(
-    connect: impl Fn() -> Result<Connecting, DialError>,
-    prober: &Prober,
-    limit: Duration,
-) -> Result<Result<Connection, ConnectionError>, DialError> {
-    let (began, connecting) = (Instant::now(), connect()?);
-    tokio::pin!(connecting);
-    tokio::select! {
-        done = tokio::time::timeout(limit, &mut connecting) => return Ok(done.unwrap_or(Err(ConnectionError::TimedOut))),
-        // Once: a collector that answers probes and no handshakes is not to be asked more for it.
-        () = prober.open_during_handshake() => connecting.set(connect()?),
-    }
-    let left = limit.saturating_sub(began.elapsed());
-    Ok(tokio::time::timeout(left, connecting).await.unwrap_or(Err(ConnectionError::TimedOut)))
 }
 
 /// A connection, and its tunnel if it is in one.

@@ -27,7 +27,6 @@ pub mod settings;
 pub mod socket;
 mod trust;
 pub mod tunnel;
-mod unanswered;
 mod vigil;
 
 pub use client::{LinkClient, Way};

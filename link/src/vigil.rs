@@ -74,24 +74,14 @@ impl Prober {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Probes that were answered so far.
-    pub(crate) fn answers(&self) -> u64 {
-        *self.socket.answers().borrow()
-    }
-
-    /// Probes once.
-    pub(crate) fn ask(&self) {
-        for peer in self.peers() {
-            self.socket.ask(peer);
-        }
-    }
-
     /// Returns when the way is open: probes until one is answered. Cancel safe.
     pub(crate) async fn open(&self) {
         let mut answers = self.socket.answers();
         answers.mark_unchanged();
         loop {
-            self.ask();
+            for peer in self.peers() {
+                self.socket.ask(peer);
+            }
             match tokio::time::timeout(self.probe_every(), answers.changed()).await {
                 Ok(Ok(())) => return,
                 // The socket is gone, and so will be whoever waits.
