@@ -109,7 +109,7 @@ impl Sites {
                 tell(site, &watched.take(site, dir, found));
                 watched.file.subscribe()
             }
-            (None, Found { loaded: Ok(Some((file, _told_at_the_start))), stamps }) => {
+            (None, Found { loaded: Ok(Some((file, _told_by_check))), stamps }) => {
                 let (sender, file) = watch::channel(Arc::new(file));
                 book.insert(site.clone(), Watched { stamps, file: sender, problem: None });
                 file

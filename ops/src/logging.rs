@@ -29,7 +29,8 @@ pub enum Format {
 /// When the filter cannot be read, or logging was started before.
 pub fn init(format: Format) -> Result<(), Error> {
     let filter = filter(std::env::var(FILTER_VARIABLE).ok().as_deref())?;
-    let lines = fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Where stderr takes nothing any more, nobody is told; to say so there would end the program.
+    let lines = fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     match format {
         Format::Text => {
             let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());

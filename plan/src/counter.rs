@@ -101,7 +101,7 @@ impl Counter {
     /// # Errors
     /// When it is something else.
     pub fn from_text(text: &str) -> Result<Self, Error> {
-        if !text.starts_with(MAGIC) {
+        if text.lines().next() != Some(MAGIC) {
             return Err(Error::Version);
         }
         let (body, sum) = text.rsplit_once("crc32c ").ok_or(Error::Damaged)?;
@@ -187,6 +187,13 @@ mod tests {
         counter.add(1 << 20);
         assert_eq!(counter.to_text(), V1);
         assert_eq!(Counter::from_text(V1), Ok(counter));
+    }
+
+    #[test]
+    fn another_version_is_not_taken_for_this_one() {
+        let body = V1.rsplit_once("crc32c ").unwrap().0.replacen("budget 1\n", "budget 12\n", 1);
+        let later = format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes()));
+        assert_eq!(Counter::from_text(&later), Err(Error::Version));
     }
 
     #[test]

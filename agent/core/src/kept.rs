@@ -13,3 +13,8 @@ pub enum FileError {
     #[error("damaged")]
     Damaged,
 }
+
+/// What follows the first line, which has to be `expected`.
+pub(crate) fn after_first_line<'a>(text: &'a str, expected: &'static str) -> Result<&'a str, FileError> {
+    text.strip_prefix(expected).and_then(|rest| rest.strip_prefix('\n')).ok_or(FileError::Version { expected })
+}

@@ -1,7 +1,7 @@
 //! What is stored comes back, in order, after any end of the process; what is released is deleted.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spillway_proto::TopicId;
 use spillway_proto::frame::{GapReason, SectionKind};
@@ -113,12 +113,14 @@ fn a_lock_that_outlives_its_holder_is_no_damage() {
     // What a forked process holds for a moment.
     let sled = std::fs::File::open(directory.path().join("g000000000001/sled/db")).unwrap();
     sled.lock().unwrap();
+    let mut store = RotatingStore::open(directory.path(), small()).unwrap();
+    let begun = Instant::now();
     let forked = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(100));
         drop(sled);
     });
-    let mut store = RotatingStore::open(directory.path(), small()).unwrap();
     assert_eq!(read_all(&mut store).len(), 1);
+    assert!(begun.elapsed() >= Duration::from_millis(100), "nobody waited for the lock");
     assert_eq!(store.take_reports(), (Vec::new(), 0));
     forked.join().unwrap();
 }

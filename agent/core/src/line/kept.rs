@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::kept::FileError;
+use crate::kept::{FileError, after_first_line};
 use crate::transit::LineRate;
 
 /// What is kept.
@@ -43,9 +43,7 @@ impl KeptLine {
     /// # Errors
     /// When it is something else.
     pub fn from_file(text: &str) -> Result<Self, FileError> {
-        if !text.starts_with(MAGIC) {
-            return Err(FileError::Version { expected: MAGIC });
-        }
+        after_first_line(text, MAGIC)?;
         let (body, sum) = text.rsplit_once(SUM).ok_or(FileError::Damaged)?;
         if sum != format!("{:08x}\n", crc32c::crc32c(body.as_bytes())) {
             return Err(FileError::Damaged);
@@ -106,6 +104,13 @@ mod tests {
         for other in [KeptLine::default(), KeptLine { mtu: Some(1452), ..kept() }] {
             assert_eq!(KeptLine::from_file(&other.to_file()), Ok(other));
         }
+    }
+
+    #[test]
+    fn another_version_is_not_taken_for_this_one() {
+        let body = V1.rsplit_once(SUM).unwrap().0.replacen("line 1\n", "line 12\n", 1);
+        let later = format!("{body}{SUM}{:08x}\n", crc32c::crc32c(body.as_bytes()));
+        assert_eq!(KeptLine::from_file(&later), Err(FileError::Version { expected: MAGIC }));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! rate_max = "512kbit"
 //! ```
 
-use crate::kept::FileError;
+use crate::kept::{FileError, after_first_line};
 
 /// What is known to work, and what is known not to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Kept {
     /// # Errors
     /// When it is something else.
     pub fn from_file(file: &str) -> Result<Self, FileError> {
-        let rest = file.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix('\n')).ok_or(FileError::Version { expected: MAGIC })?;
+        let rest = after_first_line(file, MAGIC)?;
         let (given_up, rest) = line(rest, GIVEN_UP)?;
         let (written, body) = line(rest, SUM)?;
         if written != format!("{:08x}", sum(given_up, body)) {

@@ -18,6 +18,7 @@ use crate::lane::LaneSource;
 use crate::start::{Beginning, LogRange, StartPolicy};
 
 mod centre;
+mod commits;
 mod examples;
 mod live;
 mod past;
