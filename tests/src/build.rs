@@ -16,7 +16,20 @@ pub fn cargo() -> Result<Command> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(repo_root());
     command.env("CARGO_TARGET_DIR", target_dir()?);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(tells_of_a_package) {
+            command.env_remove(name);
+        }
+    }
     Ok(command)
+}
+
+/// Whether cargo sets this variable to tell a test which package it belongs to
+/// (<https://doc.rust-lang.org/cargo/reference/environment-variables.html>). Build scripts that look at it, as ring's does, would take it for a
+/// change, and ring and all that depends on it would be built anew: when a test calls cargo, and once more when a shell does.
+fn tells_of_a_package(variable: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| variable.starts_with(prefix))
+        || ["CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "CARGO_TARGET_TMPDIR"].contains(&variable)
 }
 
 /// The target directory that the lab was built in.
@@ -63,4 +76,21 @@ pub fn spill_bench() -> Result<PathBuf> {
     let status = command.args(["build", "--quiet", "--release", "-p", "spillway-spill", "--example", "spill-bench"]).status();
     ensure!(status.context("cannot run cargo")?.success(), "the comparison with a bare log does not build");
     Ok(target_dir()?.join("release/examples/spill-bench"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn cargo_is_not_told_of_the_package_of_the_test_that_calls_it() {
+        let command = cargo().unwrap();
+        let removed: Vec<_> = command.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name.to_owned()).collect();
+        for name in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"] {
+            assert!(std::env::var_os(name).is_some(), "cargo sets {name} for this test");
+            assert!(removed.iter().any(|removed| removed == name), "{name} of {removed:?}");
+        }
+        assert!(command.get_envs().any(|(name, value)| name == "CARGO_TARGET_DIR" && value.is_some()));
+    }
 }

@@ -127,7 +127,7 @@ fn collector(options: &TestOptions) -> Result<bool> {
     let mut command = cargo()?;
     command.env(KAFKA_VARIABLE, cluster.bootstrap());
     command.env(KAFKA_PID_VARIABLE, cluster.pids().first().copied().unwrap_or_default().to_string());
-    command.args(["test", "--package", "spillway-collector", "--test", "collector", "--"]);
+    command.args(["test", "--workspace", "--test", "collector", "--"]);
     // One at a time, since one of them stops the broker; and the measurements are for people.
     command.args(["--ignored", "--test-threads=1", "--skip", "throughput", "--skip", "progress_of_a_thousand_sites"]);
     passed(command.args(&options.filter))
