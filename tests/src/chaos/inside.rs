@@ -173,7 +173,7 @@ impl InsideScene {
         let door = self.brokers.block_on(self.edge.open_door(free_port()?))?;
         let path = self.dir.0.join("agent.toml");
         let text = format!(
-            "site = '{SITE}'\n[collector]\naddress = '{}'\n{}[admin]\nlisten = '127.0.0.1:{}'\n[kafka]\nbootstrap_servers = '{}'\n\
+            "site = '{SITE}'\nstate_dir = 'state'\n[collector]\naddress = '{}'\n{}[admin]\nlisten = '127.0.0.1:{}'\n[kafka]\nbootstrap_servers = '{}'\n\
              [kafka.librdkafka]\n\"reconnect.backoff.max.ms\" = 200\n[link]\nframe_linger = '5ms'\n[spill]\ndir = 'spill'\n",
             self.relay.address(),
             self.tls[0],
