@@ -1,6 +1,6 @@
 //! The dictionaries of this run of the agent: the thread that builds frames adds them, the runner gives them to collectors that ask.
 //!
-//! All are kept until the agent ends, since any frame in memory may name any of them: at most 64 ([`MAX_TRAINED`]) of
+//! All are kept until the agent ends, since any frame in memory may name any of them: at most 32 ([`MAX_TRAINED`]) of
 //! at most 16 KiB. None outlives the process: frames go to the spill without.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -68,7 +68,7 @@ fn exit_of(error: &service::Error) -> Exit {
             | runner::Error::Client(_)
             | runner::Error::Survey
             | runner::Error::Spill
-            | runner::Error::Translator(_),
+            | runner::Error::Compression(_),
         ) => Exit::Failed,
     }
 }

@@ -7,7 +7,8 @@
 //! | link | control messages, datagrams, TLS; frames in flight are shared with the ledger, not copied | [`LINK_BYTES`] |
 //! | frame | the open frame, a sealed one, its compressed copy | 4 x the frame's largest size |
 //! | compressor | zstd's tables | by level, at most `link.compression_memory` and a fifth of what is variable |
-//! | dictionaries | the newest with its tables, samples for the next, all that were made: 64 of 8 KiB | [`DICTIONARY_BYTES`] |
+//! | dictionaries | the newest with its tables, samples for the next, all that were made: 32 of 8 KiB | [`SMALL_FRAMES_BYTES`] |
+//! | history | zstd's tables for small frames, what was sent before, frames that may be asked for once more | the same |
 //! | columns | a frame's numbers and texts parted, and what they are packed into | 5 x the frame's largest size |
 //! | in flight | frames that are not acknowledged, or wait for the disk | half of the rest |
 //! | prefetch | librdkafka's queue: payload and its book of each record, and fetches on their way, decompressed | the other half |
@@ -38,8 +39,9 @@ const ALLOCATOR_PART: usize = 16;
 /// Datagrams, TLS and control messages, in bytes.
 pub const LINK_BYTES: usize = MIB;
 
-/// Dictionaries, in bytes: tables of less than 1 MiB (measured at level 12), 128 KiB of samples, and 512 KiB of dictionaries.
-pub const DICTIONARY_BYTES: usize = 2 * MIB;
+/// What small frames take beside what all do, in bytes. Dictionaries: tables of less than 1 MiB (measured at level 12), 128 KiB of samples, and 256 KiB of dictionaries.
+/// History: 300 kB of tables to compress and 160 kB to decompress, 72 KiB of history, 64 KiB of frames that may be asked for.
+pub const SMALL_FRAMES_BYTES: usize = 2 * MIB;
 
 /// Least `memory_max` of an agent with a spill, in bytes, with up to three flows.
 pub const LEAST_WITH_SPILL: usize = 48 * MIB;
@@ -77,7 +79,7 @@ impl Shares {
     /// `memory_max` is at least [`LEAST_WITH_SPILL`], and 4 MiB more for each flow beyond three.
     pub fn of(memory_max: usize, frame_max_bytes: usize, compression: (i32, usize), flows: usize, has_spill: bool) -> Self {
         let spill = has_spill.then_some(flows);
-        let variable = memory_max.saturating_sub(PROCESS_BYTES + LINK_BYTES + DICTIONARY_BYTES + memory_max / ALLOCATOR_PART);
+        let variable = memory_max.saturating_sub(PROCESS_BYTES + LINK_BYTES + SMALL_FRAMES_BYTES + memory_max / ALLOCATOR_PART);
         let generation_bytes = spill.map_or(0, |classes| generation_bytes(classes, variable / 5 * 2));
         let spill_bytes = spill.map_or(0, |classes| spill_bytes(classes, generation_bytes));
         let variable = variable.saturating_sub(spill_bytes);
@@ -111,7 +113,7 @@ impl Shares {
     pub fn total_bytes(&self) -> usize {
         let prefetch = self.prefetch_bytes + self.prefetch_records * RECORD_BOOK_BYTES + FETCH_GROWTH * self.fetch_bytes;
         let building = self.building_frames * self.frame_bytes + self.compressor_bytes;
-        PROCESS_BYTES + LINK_BYTES + DICTIONARY_BYTES + building + self.in_flight_bytes + self.drain_bytes + self.spill_bytes + prefetch
+        PROCESS_BYTES + LINK_BYTES + SMALL_FRAMES_BYTES + building + self.in_flight_bytes + self.drain_bytes + self.spill_bytes + prefetch
     }
 
     /// Tells librdkafka its share.

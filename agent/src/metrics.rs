@@ -19,6 +19,7 @@ spillway_ops::metric_names! {
         FrameBytes = "frame_bytes_total", "Bytes of frames built, compressed";
         SentFrames = "sent_frames_total", "Frames given to QUIC, by class of topics";
         SentBytes = "sent_bytes_total", "Bytes of frames given to QUIC, by class of topics";
+        HistorySaved = "history_saved_bytes_total", "Bytes by which frames given to QUIC were smaller than those built, because of what was sent before";
         ClassWaiting = "class_unacked_bytes", "Bytes of frames in memory that are not acknowledged, by class of topics";
         CompressionRaw = "compression_raw_bytes_total", "Bytes of records before compression, by topic";
         CompressionEncoded = "compression_encoded_bytes_total", "The same bytes compressed; a frame holds many topics, each counts its part by its raw bytes";
@@ -124,6 +125,8 @@ pub struct AgentMetrics {
     pub sent_frames: Family<ClassLabels, Counter>,
     /// Their bytes.
     pub sent_bytes: Family<ClassLabels, Counter>,
+    /// See [`AgentMetric::HistorySaved`].
+    pub history_saved: Counter,
     /// Bytes of frames that are not acknowledged.
     pub class_waiting: Family<ClassLabels, Gauge>,
     /// Bytes before compression.
@@ -208,6 +211,7 @@ impl AgentMetrics {
             frame_bytes: metrics.counter(AgentMetric::FrameBytes),
             sent_frames: metrics.family(AgentMetric::SentFrames),
             sent_bytes: metrics.family(AgentMetric::SentBytes),
+            history_saved: metrics.counter(AgentMetric::HistorySaved),
             class_waiting: metrics.family(AgentMetric::ClassWaiting),
             compression_raw: metrics.family(AgentMetric::CompressionRaw),
             compression_encoded: metrics.family(AgentMetric::CompressionEncoded),

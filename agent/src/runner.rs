@@ -27,6 +27,7 @@ use crate::source::{self};
 use crate::status::GapStatus;
 use crate::survey::Question;
 
+mod history;
 mod link;
 mod local;
 mod parts;
@@ -40,6 +41,7 @@ mod translate;
 mod upkeep;
 mod way;
 
+use history::History;
 pub use parts::{Ended, Error, Parts};
 use remembered::Remembered;
 use report::Expired;
@@ -114,6 +116,8 @@ struct Runner {
     largest_raw: usize,
     /// For a collector that speaks an older version.
     translator: Option<Translator>,
+    /// Small frames leave with it. `None`: the collector does not know it.
+    history: Option<History>,
     /// Partitions that wait for the next look at the topics to get a new lane.
     reopen: BTreeSet<TopicPartition>,
     refresh_asked: Option<Instant>,
@@ -189,6 +193,7 @@ impl Runner {
             gathering: Gathering::No,
             largest_raw: limits::MAX_FRAME_RAW_BYTES,
             translator: None,
+            history: None,
             reopen: BTreeSet::new(),
             refresh_asked: None,
             questions: VecDeque::new(),

@@ -13,6 +13,7 @@ use spillway_config::{CollectorAddress, HostPort};
 use spillway_link::client::DialError;
 use spillway_link::{Explanation, LinkClient, Side, Way, explain};
 use spillway_ops::cli::VERSION;
+use spillway_proto::FrameSeq;
 use spillway_proto::close::{CloseCode, Disposition};
 use spillway_proto::codec::{DecodeError, put_varint};
 use spillway_proto::message::{self, AgentMessage, CollectorMessage, Hello, MessageBuffer, Welcome};
@@ -39,10 +40,38 @@ pub enum Event {
     Message(CollectorMessage),
     /// A frame of this class was handed to QUIC as a whole: another one may be given.
     Sent(TopicClass),
-    /// The peer's QUIC has all of a frame of this class, of so many bytes. That says nothing of its records.
-    Arrived(TopicClass, usize),
+    /// The peer's QUIC has all of a frame. That says nothing of its records.
+    Arrived {
+        /// Its number.
+        seq: FrameSeq,
+        /// Its class.
+        class: TopicClass,
+        /// Its bytes, as they were sent.
+        bytes: usize,
+    },
     /// The session is over.
     Ended(Explanation),
+}
+
+/// A frame as it goes on its stream.
+#[derive(Debug)]
+pub struct Departure {
+    /// Its number.
+    pub seq: FrameSeq,
+    /// How urgent it is.
+    pub class: TopicClass,
+    /// What stands behind its number.
+    pub bytes: Bytes,
+    /// It has history.
+    pub is_after: bool,
+}
+
+impl Departure {
+    /// A frame as it was built.
+    pub fn whole(frame: Outgoing) -> Self {
+        let Outgoing { seq, class, bytes } = frame;
+        Self { seq, class, bytes, is_after: false }
+    }
 }
 
 /// An open session. Dropping it ends it without a code; say why by [`Session::close`].
@@ -51,9 +80,9 @@ pub struct Session {
     connection: Connection,
     control: mpsc::Sender<AgentMessage>,
     /// Frames of class 0.
-    urgent: mpsc::Sender<Outgoing>,
+    urgent: mpsc::Sender<Departure>,
     /// The others: they may have to wait for QUIC's window, which those of class 0 leave them no part in.
-    frames: mpsc::Sender<Outgoing>,
+    frames: mpsc::Sender<Departure>,
     /// What it tells.
     pub events: mpsc::Receiver<Event>,
     /// The collector's terms.
@@ -99,7 +128,7 @@ impl Session {
     }
 
     /// Gives a frame to be sent. Of class 0, and of the others, at most [`MAX_SENDING`] may be under way: count [`Event::Sent`].
-    pub fn send(&self, frame: Outgoing) -> bool {
+    pub fn send(&self, frame: Departure) -> bool {
         let frames = if frame.class.is_urgent() { &self.urgent } else { &self.frames };
         frames.try_send(frame).is_ok()
     }
@@ -267,7 +296,7 @@ async fn write(mut send: SendStream, mut messages: mpsc::Receiver<AgentMessage>)
 
 /// Sends frames, each on its own stream, one after the other: a frame is given to QUIC as a whole before the next one. QUIC's send window holds
 /// several, so the line is never idle; were they written side by side, each would get a share of the window, and none would be finished soon.
-async fn send_frames(connection: Connection, mut frames: mpsc::Receiver<Outgoing>, events: mpsc::Sender<Event>) {
+async fn send_frames(connection: Connection, mut frames: mpsc::Receiver<Departure>, events: mpsc::Sender<Event>) {
     while let Some(frame) = frames.recv().await {
         let class = frame.class;
         if send_frame(&connection, frame, &events).await.is_err() {
@@ -281,25 +310,25 @@ async fn send_frames(connection: Connection, mut frames: mpsc::Receiver<Outgoing
     }
 }
 
-async fn send_frame(connection: &Connection, frame: Outgoing, events: &mpsc::Sender<Event>) -> Result<(), Broken> {
+async fn send_frame(connection: &Connection, frame: Departure, events: &mpsc::Sender<Event>) -> Result<(), Broken> {
     let mut stream = connection.open_uni().await.map_err(|_| Broken::Connection)?;
     // What is lost of an earlier frame is repeated before a later one goes on; but class 0 goes before all others.
     let age = i32::try_from(frame.seq.0).unwrap_or(i32::MAX).min(URGENT_PRIORITY - 1);
     let base = if frame.class.is_urgent() { URGENT_PRIORITY } else { 0 };
     stream.set_priority(base - age).map_err(|_| Broken::Connection)?;
     let mut prefix = Vec::with_capacity(16);
-    put_varint(&mut prefix, message::STREAM_FRAME);
+    put_varint(&mut prefix, if frame.is_after { message::STREAM_FRAME_AFTER } else { message::STREAM_FRAME });
     put_varint(&mut prefix, frame.seq.0);
     stream.write_chunk(Bytes::from(prefix)).await.map_err(|_| Broken::Connection)?;
     // The bytes are shared with the ledger, not copied.
-    let (class, length) = (frame.class, frame.bytes.len());
+    let arrived = Event::Arrived { seq: frame.seq, class: frame.class, bytes: frame.bytes.len() };
     stream.write_chunk(frame.bytes).await.map_err(|_| Broken::Connection)?;
     stream.finish().map_err(|_| Broken::Connection)?;
-    let (arrived, events) = (stream.stopped(), events.clone());
+    let (stopped, events) = (stream.stopped(), events.clone());
     // Ends with the connection at the latest; there are no more of them than `transit` allows in QUIC.
     tokio::spawn(async move {
-        if let Ok(None) = arrived.await {
-            drop(events.send(Event::Arrived(class, length)).await);
+        if let Ok(None) = stopped.await {
+            drop(events.send(arrived).await);
         }
     });
     Ok(())

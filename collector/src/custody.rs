@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use prometheus_client::metrics::gauge::Gauge;
-use spillway_proto::dictionary::{Dictionary, DictionaryId};
+use spillway_proto::dictionary::Dictionary;
 use spillway_proto::frame::Frame;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -113,14 +113,14 @@ impl HeldFrame {
 }
 
 impl HeldFrame {
-    /// The dictionary that the frame cannot be opened without.
-    pub fn missing_dictionary(&self) -> Option<DictionaryId> {
-        self.frame.missing_dictionary()
-    }
-
-    /// Attaches it.
+    /// Attaches the dictionary that the frame names.
     pub fn attach(&mut self, dictionary: Arc<Dictionary>) {
         self.frame.attach(dictionary);
+    }
+
+    /// Takes the frame as it is without history. It may be somewhat larger than what came, and counts as that: by kilobytes at most, and frames are bounded in number, too.
+    pub fn restored(&mut self, frame: Frame) {
+        self.frame = frame;
     }
 }
 

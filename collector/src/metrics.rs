@@ -16,6 +16,7 @@ metric_names! {
         SitesConnected = "sites_connected", "Sites with an open session";
         TunnelsOpen = "tunnels_open", "Connections over TCP, of sites whose UDP is blocked";
         RecordsCommitted = "records_committed_total", "Records committed at the central Kafka";
+        FramesAgain = "frames_again_total", "Frames that a site was asked for once more, since what was sent before is not what they were compressed after";
         RecordsDuplicate = "records_duplicate_total", "Records that a site sent again and that were there already";
         RecordBytesCommitted = "record_bytes_committed_total", "Uncompressed record bytes committed at the central Kafka";
         Frames = "frames_total", "Frames received whole";
@@ -58,6 +59,7 @@ pub struct Meters {
     pub sites_connected: Gauge,
     pub tunnels_open: Gauge,
     pub records_committed: Counter,
+    pub frames_again: Counter,
     pub records_duplicate: Counter,
     pub record_bytes_committed: Counter,
     pub frames: Counter,
@@ -86,6 +88,7 @@ impl Meters {
             sites_connected: metrics.gauge(Name::SitesConnected),
             tunnels_open: metrics.gauge(Name::TunnelsOpen),
             records_committed: metrics.counter(Name::RecordsCommitted),
+            frames_again: metrics.counter(Name::FramesAgain),
             records_duplicate: metrics.counter(Name::RecordsDuplicate),
             record_bytes_committed: metrics.counter(Name::RecordBytesCommitted),
             frames: metrics.counter(Name::Frames),

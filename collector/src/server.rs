@@ -1,8 +1,8 @@
 //! The running collector: listener, central Kafka, sessions, admin endpoint, and their end.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::error::KafkaError;
@@ -11,6 +11,7 @@ use spillway_link::server::{Admission, AdmissionLimits, admit};
 use spillway_link::{Identity, LinkServer, LinkSettings};
 use spillway_ops::{AdminServer, Metrics, notify};
 use spillway_proto::CloseCode;
+use spillway_proto::history::Decoder;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +58,9 @@ pub enum Error {
     /// The system does not say where we listen.
     #[error("the listening address is unknown")]
     Address(#[source] std::io::Error),
+    /// No memory for zstd.
+    #[error("decompression cannot be set up: is there memory?")]
+    Decoder(#[source] std::io::Error),
 }
 
 /// A collector that listens.
@@ -99,6 +103,7 @@ impl Server {
             max_inflight_bytes: config.session.max_inflight_bytes.as_usize(),
             shutdown_deadline: config.shutdown.deadline,
             dictionaries: Dictionaries::default(),
+            decoder: Mutex::new(Decoder::new().map_err(Error::Decoder)?),
             shutdown: CancellationToken::new(),
         });
         let ready = Arc::new(AtomicBool::new(false));

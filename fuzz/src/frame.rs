@@ -1,10 +1,11 @@
 //! Frames off the wire.
 
 use bytes::Bytes;
-use spillway_proto::compress::Codec;
-use spillway_proto::frame::{Frame, FrameBuilder, SectionKind};
+use spillway_proto::compress::{COLUMNS_LEVEL, Codec};
+use spillway_proto::frame::{Frame, FrameAfter, FrameBuilder, SectionKind};
+use spillway_proto::history::{MOST_BYTES, Restorer};
 use spillway_proto::record::{RecordReader, RecordWriter};
-use spillway_proto::{columns, limits};
+use spillway_proto::{FrameSeq, Lane, NextOffset, Offset, columns, limits};
 
 use crate::memory::bounded;
 use crate::tools::Tools;
@@ -19,15 +20,58 @@ const SECTION_BYTES: usize = 48;
 const MARK_BYTES: usize = 512;
 const TEMPLATE_BYTES: usize = 64;
 
-/// The first byte says whether the checksum is made right, so that the fuzzer gets behind it; the rest is a frame.
+/// The first byte says whether the checksum is made right, so that the fuzzer gets behind it, and whether the frame has history; the rest is a frame.
 pub fn run(data: &[u8]) {
     let Some((mode, frame)) = data.split_first() else { return };
+    let has_history = mode & 2 != 0;
     let mut frame = frame.to_vec();
     if mode & 1 == 0 {
-        let crc = crc32c::crc32c(&frame);
+        let seed = if has_history { crc32c::crc32c(&history().into_bytes()) } else { 0 };
+        let crc = crc32c::crc32c_append(seed, &frame);
         frame.extend_from_slice(&crc.to_le_bytes());
     }
     let bytes = Bytes::from(frame);
+    if has_history { after_history(&bytes) } else { whole(&bytes) }
+}
+
+/// What was sent before: rows that get smaller, so that they are not stored.
+fn history() -> RecordWriter {
+    let mut writer = RecordWriter::new(NextOffset::ZERO);
+    let value = br#"{"job":"6f1c2b7a-9d3e","state":"running"}"#;
+    for offset in (0..8).filter_map(Offset::new) {
+        assert!(writer.push(offset, 0, None, Some(value), [].into_iter()), "offsets rise");
+    }
+    writer
+}
+
+/// A frame that has one other frame for history.
+fn after_history(bytes: &Bytes) {
+    let mut tools = Tools::take();
+    let (seq, before) = (FrameSeq(1), FrameSeq(0));
+    let mut builder = FrameBuilder::new();
+    builder.data(Lane(1), history());
+    // At this level rows are not turned into columns.
+    tools.compressor.set_level(1).expect("a level of zstd's");
+    let sent = builder.encode(&mut tools.compressor);
+    tools.compressor.set_level(COLUMNS_LEVEL).expect("a level of zstd's");
+    let mut restorer = Restorer::default();
+    restorer.arrived(before, &Frame::decode(sent.bytes, MAX_RAW_BYTES).expect("our own frame"));
+    let stream = Bytes::from([&[0], &bytes[..]].concat());
+    let sections = (bytes.len() / 3).min(limits::MAX_SECTIONS) * SECTION_BYTES;
+    if let Ok(after) = bounded(sections, || FrameAfter::decode(seq, &stream, MAX_RAW_BYTES)) {
+        let raw_length = after.frame().raw_length();
+        assert!(raw_length <= MAX_RAW_BYTES && !restorer.waits(&after));
+        // Columns, rows, what stays as history, and what is compressed again; and the history itself, twice.
+        let most = 6 * raw_length + 4 * MOST_BYTES + sections + columns::MAX_MARKS * MARK_BYTES + columns::MAX_TEMPLATES * TEMPLATE_BYTES;
+        if let Ok(frame) = bounded(most, || restorer.restore(&after, &mut tools.decoder)) {
+            assert!(frame.missing_dictionary().is_none() && frame.body_length() <= frame.raw_length());
+            open_with(&frame, &mut tools);
+        }
+    }
+    tools.give_back();
+}
+
+fn whole(bytes: &Bytes) {
     let sections = (bytes.len() / 3).min(limits::MAX_SECTIONS);
     let Ok(frame) = bounded(sections * SECTION_BYTES, || Frame::decode(bytes.clone(), MAX_RAW_BYTES)) else { return };
     assert!(frame.raw_length() <= MAX_RAW_BYTES);
@@ -47,7 +91,7 @@ fn open(frame: &Frame) {
     tools.give_back();
 }
 
-fn open_with(frame: &Frame, Tools { compressor, decompressor }: &mut Tools) {
+fn open_with(frame: &Frame, Tools { compressor, decompressor, .. }: &mut Tools) {
     let most = match frame.codec() {
         Codec::Stored | Codec::Zstd => frame.raw_length(),
         Codec::Columns | Codec::ColumnsWithDictionary => {

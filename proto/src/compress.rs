@@ -12,8 +12,11 @@ use crate::columns::{self, Packer};
 use crate::dictionary::{Dictionary, DictionaryId};
 use crate::frame::Section;
 
+mod after;
 mod habit;
 mod trained;
+
+pub(crate) use after::{CompressorAfter, DecompressorAfter};
 
 use habit::Habits;
 pub use trained::MAX_TRAINED;
@@ -235,22 +238,20 @@ impl Decompressor {
     /// When the body is not what the codec says, the rows' length is not exactly `raw_length`, or the dictionary is not the one that the body names.
     /// At most `raw_length` bytes are ever allocated for rows, as many for columns, and what [`columns::unpack`] says.
     pub fn decompress(&mut self, body: &Body<'_>, sections: &[Section], raw_length: usize) -> Result<Vec<u8>, DecodeError> {
-        let raw = match body.codec {
+        let plain = self.plain(body, raw_length)?;
+        rows(body.codec, plain, sections, raw_length)
+    }
+
+    /// What was compressed: rows, or columns, which are never more than `raw_length` bytes.
+    pub(crate) fn plain<'a>(&mut self, body: &Body<'a>, raw_length: usize) -> Result<Cow<'a, [u8]>, DecodeError> {
+        Ok(match body.codec {
             Codec::Stored => Cow::Borrowed(body.bytes),
             Codec::Zstd | Codec::Columns => Cow::Owned(plain(&mut self.context, body.bytes, raw_length)?),
             Codec::ColumnsWithDictionary => {
-                let (id, packed) = named(body.bytes)?;
-                let dictionary = body.dictionary.filter(|dictionary| dictionary.id() == id).ok_or(DecodeError::Dictionary(id.0))?;
+                let (dictionary, packed) = body.named()?;
                 Cow::Owned(plain(self.context_with(dictionary)?, packed, raw_length)?)
             }
-        };
-        if matches!(body.codec, Codec::Columns | Codec::ColumnsWithDictionary) {
-            return columns::unpack(&raw, sections, raw_length);
-        }
-        if raw.len() != raw_length {
-            return Err(DecodeError::Mismatch { what: "raw length", left: raw.len() as u64, right: raw_length as u64 });
-        }
-        Ok(raw.into_owned())
+        })
     }
 
     /// The context that has the dictionary; made when the first one is needed.
@@ -273,6 +274,26 @@ pub struct Body<'a> {
     pub bytes: &'a [u8],
     /// The dictionary, where one is at hand.
     pub dictionary: Option<&'a Dictionary>,
+}
+
+impl<'a> Body<'a> {
+    /// The dictionary that a body of [`Codec::ColumnsWithDictionary`] names, and what is behind its name.
+    fn named(&self) -> Result<(&'a Dictionary, &'a [u8]), DecodeError> {
+        let (id, packed) = named(self.bytes)?;
+        let dictionary = self.dictionary.filter(|dictionary| dictionary.id() == id).ok_or(DecodeError::Dictionary(id.0))?;
+        Ok((dictionary, packed))
+    }
+}
+
+/// The rows that were compressed as `plain`.
+pub(crate) fn rows(codec: Codec, plain: Cow<'_, [u8]>, sections: &[Section], raw_length: usize) -> Result<Vec<u8>, DecodeError> {
+    if matches!(codec, Codec::Columns | Codec::ColumnsWithDictionary) {
+        return columns::unpack(&plain, sections, raw_length);
+    }
+    if plain.len() != raw_length {
+        return Err(DecodeError::Mismatch { what: "raw length", left: plain.len() as u64, right: raw_length as u64 });
+    }
+    Ok(plain.into_owned())
 }
 
 /// The dictionary that a body of [`Codec::ColumnsWithDictionary`] names, and what is behind its name.

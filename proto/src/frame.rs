@@ -16,6 +16,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
+//! | `after` | frames whose body was compressed after [history](crate::history) |
 //! | `section` | what a frame says of a lane, and its bytes |
 //! | `gap` | why offsets will never come |
 //! | `build` | frames that are made here |
@@ -33,6 +34,7 @@ use crate::limits;
 use crate::record::RecordReader;
 use crate::types::NextOffset;
 
+mod after;
 mod build;
 mod gap;
 mod lanes;
@@ -40,6 +42,7 @@ mod section;
 mod times;
 mod version;
 
+pub use after::FrameAfter;
 use build::assemble;
 pub use build::{EncodedFrame, FrameBuilder};
 pub use gap::GapReason;
@@ -64,13 +67,16 @@ impl Frame {
     /// # Errors
     /// Any deviation from the format, a wrong checksum, or a raw length above `max_raw`.
     pub fn decode(bytes: Bytes, max_raw: usize) -> Result<Self, DecodeError> {
-        let checked = bytes.len().saturating_sub(CRC_BYTES);
-        let mut reader = Reader::new(bytes.get(..checked).unwrap_or_default());
-        match reader.u8("frame format")? {
-            FORMAT => {}
-            other => return Err(DecodeError::Unknown { what: "frame format", value: u64::from(other) }),
-        }
-        verify_checksum(&bytes, checked)?;
+        // What is of another format may have its checksum elsewhere.
+        Reader::new(covered(&bytes)).u8("frame format").and_then(known_format)?;
+        verify_checksum(&bytes, 0)?;
+        Self::parse(bytes, max_raw)
+    }
+
+    /// The same but for the checksum.
+    fn parse(bytes: Bytes, max_raw: usize) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(covered(&bytes));
+        known_format(reader.u8("frame format")?)?;
         let codec = Codec::from_code(reader.u8("codec")?)?;
         let count = reader.length(limits::MAX_SECTIONS, "section count")?;
         if count == 0 {
@@ -149,9 +155,13 @@ impl Frame {
     /// # Errors
     /// When it is not what the header says.
     pub fn open(&self, decompressor: &mut Decompressor) -> Result<RawBody, DecodeError> {
-        let body = Body { codec: self.codec, bytes: &self.body, dictionary: self.dictionary.as_deref() };
-        let bytes = decompressor.decompress(&body, &self.sections, self.raw_length)?;
+        let bytes = decompressor.decompress(&self.stored(), &self.sections, self.raw_length)?;
         Ok(RawBody { bytes })
+    }
+
+    /// The body as it is stored.
+    fn stored(&self) -> Body<'_> {
+        Body { codec: self.codec, bytes: &self.body, dictionary: self.dictionary.as_deref() }
     }
 }
 
@@ -162,6 +172,11 @@ pub struct RawBody {
 }
 
 impl RawBody {
+    /// True if these are the rows of all data sections, joined in order.
+    pub fn is(&self, rows: &[u8]) -> bool {
+        self.bytes == rows
+    }
+
     /// The records of the section at `index` of `frame`, the frame that this body was opened from; none where it is not a data section.
     pub fn records(&self, frame: &Frame, index: usize) -> RecordReader<'_> {
         let before = frame.sections.iter().take(index).map(|section| section.kind.raw_length()).sum::<usize>();
@@ -177,10 +192,20 @@ impl RawBody {
 const FORMAT: u8 = 1;
 const CRC_BYTES: usize = 4;
 
-fn verify_checksum(bytes: &[u8], checked: usize) -> Result<(), DecodeError> {
-    let (covered, crc) = bytes.split_at_checked(checked).unwrap_or_default();
-    let found = Reader::new(crc).array("checksum").map(u32::from_le_bytes)?;
-    let computed = crc32c::crc32c(covered);
+fn known_format(format: u8) -> Result<(), DecodeError> {
+    if format == FORMAT { Ok(()) } else { Err(DecodeError::Unknown { what: "frame format", value: u64::from(format) }) }
+}
+
+/// What the checksum covers: all but itself.
+fn covered(bytes: &[u8]) -> &[u8] {
+    bytes.get(..bytes.len().saturating_sub(CRC_BYTES)).unwrap_or_default()
+}
+
+/// `seed` is the checksum of what stands before the frame without being in it; 0 where nothing does.
+fn verify_checksum(bytes: &[u8], seed: u32) -> Result<(), DecodeError> {
+    let covered = covered(bytes);
+    let found = Reader::new(bytes.get(covered.len()..).unwrap_or_default()).array("checksum").map(u32::from_le_bytes)?;
+    let computed = crc32c::crc32c_append(seed, covered);
     if found != computed {
         return Err(DecodeError::Checksum { found, computed });
     }

@@ -11,6 +11,7 @@
 //! | [`columns`] | rows to columns, which compress better, and back |
 //! | [`compress`] | the one place that compresses and decompresses |
 //! | [`dictionary`] | what small frames have in common, held at both ends |
+//! | [`history`] | what was sent before, put before small frames |
 //! | [`deferred`] | offsets that come later than those above them |
 //! | [`close`] | why a connection was closed, and what to do about it |
 //! | [`progress`] | keys and values of `spillway-progress.internal` |
@@ -26,6 +27,7 @@ pub mod compress;
 pub mod deferred;
 pub mod dictionary;
 pub mod frame;
+pub mod history;
 pub mod limits;
 pub mod message;
 pub mod mm2;

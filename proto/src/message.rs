@@ -21,16 +21,21 @@ use crate::codec::{DecodeError, Reader};
 use crate::limits;
 use crate::types::Lane;
 
-/// Newest protocol version of this build. 2 has frames in [columns](crate::columns), 3 [deferred](crate::deferred) ranges. The ALPN `spillway/1` names the family.
-pub const VERSION: u8 = 3;
+/// Newest protocol version of this build. 2 has frames in [columns](crate::columns), 3 [deferred](crate::deferred) ranges, 4 [history](crate::history). The ALPN `spillway/1` names the family.
+pub const VERSION: u8 = 4;
 /// Oldest protocol version that this build speaks.
 pub const MIN_VERSION: u8 = 1;
 /// Oldest protocol version with [deferred](crate::deferred) ranges.
 pub const DEFERRED_SINCE: u8 = 3;
+/// Oldest protocol version with [history](crate::history).
+pub const HISTORY_SINCE: u8 = 4;
 /// ALPN of the QUIC connection.
 pub const ALPN: &[u8] = b"spillway/1";
 /// Type of a unidirectional stream that carries one frame: the type as a varint, the frame's sequence number as a varint, the frame.
 pub const STREAM_FRAME: u64 = 0x00;
+/// Type of one that carries a frame with [history](crate::history): the type and the sequence number as above, a varint that says how many frames below it its
+/// history ends, the frame. Only in a session of version 4.
+pub const STREAM_FRAME_AFTER: u64 = 0x01;
 
 /// Picks the newest version that both sides speak; `None` without one.
 pub fn negotiate(hello: &Hello) -> Option<u8> {

@@ -213,7 +213,7 @@ impl TopicId {
 pub struct Lane(pub u32);
 
 /// Number of a frame in its session, from 0, in the order in which the agent sent them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct FrameSeq(pub u64);
 
 impl FrameSeq {

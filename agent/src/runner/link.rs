@@ -9,12 +9,13 @@ use spillway_agent_core::ledger::{self, Resumed};
 use spillway_agent_core::redial::Attempt;
 use spillway_agent_core::schedule::Order;
 use spillway_link::Explanation;
-use spillway_proto::close::CloseCode;
+use spillway_proto::close::{CloseCode, Disposition};
 use spillway_proto::compress::Codec;
 use spillway_proto::frame::Translator;
 use spillway_proto::message::{self, AgentMessage, CollectorMessage, Hold};
-use spillway_proto::{Lane, limits};
+use spillway_proto::{FrameSeq, Lane, limits};
 
+use super::history::History;
 use super::sending::Sending;
 use super::way::{Dialling, NotOpened};
 use super::{Error, Runner};
@@ -31,7 +32,7 @@ pub(super) async fn next_event(session: &mut Option<Session>) -> Event {
             None => Event::Ended(Explanation {
                 what: "the session ended".to_owned(),
                 fix: "nothing to do: the agent redials".to_owned(),
-                retry: spillway_proto::close::Disposition::Redial,
+                retry: Disposition::Redial,
                 reason: "session_ended",
             }),
         },
@@ -50,7 +51,7 @@ pub(super) async fn opened(dialling: &mut Option<Dialling>) -> Result<Session, N
         Err(NotOpened::Failed(Box::new(Explanation {
             what: format!("dialling failed: {panic}"),
             fix: "a bug: report it with this log".to_owned(),
-            retry: spillway_proto::close::Disposition::Redial,
+            retry: Disposition::Redial,
             reason: "internal",
         })))
     })
@@ -100,7 +101,8 @@ impl Runner {
         self.parts.source.command(Command::LargestRaw(largest_raw))?;
         self.parts.source.command(Command::Version(welcome.version))?;
         let older = welcome.version < Codec::ColumnsWithDictionary.since();
-        self.translator = older.then(|| Translator::new(welcome.version)).transpose().map_err(Error::Translator)?;
+        self.translator = older.then(|| Translator::new(welcome.version)).transpose().map_err(Error::Compression)?;
+        self.history = (welcome.version >= message::HISTORY_SINCE).then(History::new).transpose().map_err(Error::Compression)?;
         let defers = welcome.version >= message::DEFERRED_SINCE;
         if !defers && self.parts.flows.specs.iter().any(|spec| spec.order == Order::LiveFirst) {
             let version = welcome.version;
@@ -135,11 +137,14 @@ impl Runner {
                     if let Some(session) = self.session.take() {
                         session.close(CloseCode::ProtocolViolation, &what);
                     }
-                    self.session_over(spillway_proto::close::Disposition::Redial);
+                    self.session_over(Disposition::Redial);
                 }
             }
             Event::Sent(class) => self.sending.sent(class),
-            Event::Arrived(class, bytes) => {
+            Event::Arrived { seq, class, bytes } => {
+                if let Some(history) = &mut self.history {
+                    history.arrived(seq);
+                }
                 let left = self.sending.transit.arrived(class.is_urgent(), bytes);
                 self.ledger.scheduler().left(left);
             }
@@ -159,7 +164,7 @@ impl Runner {
     }
 
     /// The session was lost: the next one is dialled.
-    pub(super) fn session_over(&mut self, disposition: spillway_proto::close::Disposition) {
+    pub(super) fn session_over(&mut self, disposition: Disposition) {
         self.planned.lost();
         self.session_gone();
         let attempt = self.redial.lost(disposition, rand::random());
@@ -220,6 +225,7 @@ impl Runner {
                 // Frames name what is here; whoever asks for anything else gets no answer.
                 _ => tracing::warn!(id = id.0, "the collector wants a dictionary that was never made"),
             },
+            CollectorMessage::FrameAgain(seq) => self.send_again(seq),
             // A second welcome changes nothing: the first one's terms hold.
             CollectorMessage::Settings(settings) => self.on_settings(settings),
             CollectorMessage::SettingsSeen(_) => {
@@ -232,6 +238,22 @@ impl Runner {
             CollectorMessage::Welcome(_) | CollectorMessage::Ignored(_) => {}
         }
         Ok(())
+    }
+
+    /// The collector could not make sense of a frame's history.
+    fn send_again(&mut self, seq: FrameSeq) {
+        let known = self.history.as_mut().is_some_and(|history| history.want(seq));
+        tracing::warn!(
+            event = "frame_again",
+            seq = seq.0,
+            known,
+            "the collector asks for a frame without history, which costs a round trip: a bug if it happens again, please report it"
+        );
+        if !known && let Some(session) = self.session.take() {
+            // Everything that is not acknowledged is sent in the next session, which begins without history.
+            session.close(CloseCode::ProtocolViolation, "a frame was asked for that did not leave with history");
+            self.session_over(Disposition::Redial);
+        }
     }
 
     pub(super) fn question(&self, lane: Lane, source: LaneSource, asked: Asked) -> Question {

@@ -73,8 +73,8 @@ pub enum Error {
         reason: &'static str,
     },
     /// No memory for zstd.
-    #[error("cannot set up compression for a collector of an older version")]
-    Translator(#[source] std::io::Error),
+    #[error("cannot set up compression for a session: is there memory?")]
+    Compression(#[source] std::io::Error),
     /// The books do not add up: a bug.
     #[error("stopped to be safe: a bug in the agent's books, please report it with this log; nothing is lost, start it again")]
     Books(#[source] ledger::Error),

@@ -13,7 +13,7 @@ use spillway_link::LinkClient;
 use super::spill::now_ms;
 use super::translate::translated;
 use super::{Error, Runner};
-use crate::session::{MAX_SENDING, Session};
+use crate::session::{Departure, MAX_SENDING, Session};
 use crate::source::Command;
 
 /// Frames on their way through a session.
@@ -128,7 +128,15 @@ impl Runner {
             if let Some(translator) = &mut self.translator {
                 self.ledger.adapt_next(|bytes| translated(translator, &self.parts.dictionaries, bytes));
             }
-            let Some(frame) = self.ledger.next_frame_within(room) else {
+            let again = self.history.as_mut().and_then(|history| history.again(room));
+            let next = || {
+                let frame = self.ledger.next_frame_within(room)?;
+                Some(match &mut self.history {
+                    Some(history) => history.depart(frame, now, &self.parts.dictionaries, &self.parts.metrics),
+                    None => Departure::whole(frame),
+                })
+            };
+            let Some(frame) = again.or_else(next) else {
                 break;
             };
             let is_urgent = frame.class.is_urgent();

@@ -44,6 +44,12 @@ pub(crate) struct State {
     pub(crate) dictionaries_asked: usize,
     /// Codecs of the data frames that came, by the version of the session.
     pub(crate) codecs: BTreeMap<u8, Vec<Codec>>,
+    /// Frames that came with history.
+    pub(crate) with_history: usize,
+    /// So many of them are asked for without.
+    again: usize,
+    /// What was asked for.
+    pub(crate) asked_again: usize,
     away: bool,
     /// What sites are told.
     settings: Option<Settings>,
@@ -172,6 +178,11 @@ impl Centre {
     /// As a collector that was restarted.
     pub(crate) fn forget_dictionaries(&self) {
         lock(&self.state).dictionaries.clear();
+    }
+
+    /// Asks for so many frames once more that come with history.
+    pub(crate) fn lose_history(&self, frames: usize) {
+        lock(&self.state).again = frames;
     }
 
     pub(crate) fn refuse(&self, topic: &str, partition: u32, offset: Option<u64>) {

@@ -5,6 +5,7 @@
 mod centre;
 mod classes;
 mod command_line;
+mod history;
 mod hostile;
 mod plan;
 mod site;

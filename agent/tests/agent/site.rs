@@ -202,6 +202,17 @@ impl Site {
         self.producer.flush(TIMEOUT).unwrap();
     }
 
+    /// Produces what a few jobs report, whose names come and go.
+    pub(crate) fn produce_events(&mut self, topic: &str, count: u64) {
+        for _ in 0..count {
+            self.count += 1;
+            let job = (self.count / 60).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let value = format!(r#"{{"job":"{job:016x}-{:08x}","step":{},"state":"running"}}"#, job >> 7, self.count);
+            self.send_value(topic, 0, value);
+        }
+        self.producer.flush(TIMEOUT).unwrap();
+    }
+
     fn send(&mut self, topic: &str, partition: i32, bytes: usize) {
         self.count += 1;
         self.send_value(topic, partition, noise(self.count, bytes));

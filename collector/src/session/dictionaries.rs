@@ -9,7 +9,7 @@ use spillway_proto::SiteName;
 use spillway_proto::dictionary::{Dictionary, DictionaryId};
 use spillway_proto::message::CollectorMessage;
 
-use super::frames::Arrival;
+use super::frames::Arrived;
 
 /// Most dictionaries of one site. An agent trains one after the other, and rarely.
 const MAX_OF_SITE: usize = 4;
@@ -73,20 +73,20 @@ impl State {
 /// Frames of one session that wait for a dictionary. Bounded with all frames that the session holds ([`super::limits::MAX_FRAMES_HELD`]).
 #[derive(Debug, Default)]
 pub struct Parked {
-    frames: Vec<(DictionaryId, Arrival)>,
+    frames: Vec<(DictionaryId, Arrived)>,
 }
 
 impl Parked {
     /// Parks a frame. Answers what the agent is to be asked, once for each dictionary.
-    pub fn park(&mut self, id: DictionaryId, arrival: Arrival) -> Option<CollectorMessage> {
+    pub fn park(&mut self, id: DictionaryId, arrived: Arrived) -> Option<CollectorMessage> {
         let asked = self.frames.iter().any(|(of, _)| *of == id);
-        self.frames.push((id, arrival));
+        self.frames.push((id, arrived));
         (!asked).then_some(CollectorMessage::WantDictionary(id))
     }
 
     /// The frames that waited for a dictionary.
-    pub fn take(&mut self, id: DictionaryId) -> Vec<Arrival> {
-        self.frames.extract_if(.., |(of, _)| *of == id).map(|(_, arrival)| arrival).collect()
+    pub fn take(&mut self, id: DictionaryId) -> Vec<Arrived> {
+        self.frames.extract_if(.., |(of, _)| *of == id).map(|(_, arrived)| arrived).collect()
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use quinn::{Connection, ReadError, RecvStream};
 use spillway_proto::codec::{DecodeError, Reader};
-use spillway_proto::frame::Frame;
-use spillway_proto::message::STREAM_FRAME;
+use spillway_proto::dictionary::{Dictionary, DictionaryId};
+use spillway_proto::frame::{Frame, FrameAfter};
+use spillway_proto::message::{HISTORY_SINCE, STREAM_FRAME, STREAM_FRAME_AFTER};
 use spillway_proto::{CloseCode, FrameSeq, limits as proto_limits};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -16,7 +17,38 @@ use crate::custody::{Custody, HeldFrame, Lease, Place};
 use crate::metrics::Meters;
 
 /// A frame that has arrived, or what was wrong with it.
-pub type Arrival = Result<(FrameSeq, Arc<HeldFrame>), Refused>;
+pub type Arrival = Result<Arrived, Refused>;
+
+/// A frame that has arrived.
+#[derive(Debug)]
+pub struct Arrived {
+    /// Its number.
+    pub seq: FrameSeq,
+    /// The frame. As long as it has history, its body makes no sense.
+    pub frame: Arc<HeldFrame>,
+    /// The same with its history to be put before it.
+    pub after: Option<Box<FrameAfter>>,
+}
+
+impl Arrived {
+    /// The dictionary that the frame cannot be opened without.
+    pub fn missing_dictionary(&self) -> Option<DictionaryId> {
+        match &self.after {
+            Some(after) => after.frame().missing_dictionary(),
+            None => self.frame.as_ref().as_ref().missing_dictionary(),
+        }
+    }
+
+    /// Attaches it.
+    pub fn attach(&mut self, dictionary: &Arc<Dictionary>) {
+        if let Some(after) = &mut self.after {
+            after.frame_mut().attach(Arc::clone(dictionary));
+        } else if let Some(held) = Arc::get_mut(&mut self.frame) {
+            // Nobody else has the frame yet.
+            held.attach(Arc::clone(dictionary));
+        }
+    }
+}
 
 /// Bytes taken off a stream at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -32,6 +64,8 @@ const MAX_PREFIX_BYTES: usize = 20;
 pub struct FrameReader {
     /// The connection.
     pub connection: Connection,
+    /// The session's version of the protocol.
+    pub version: u8,
     /// The session's bytes.
     pub custody: Arc<Custody>,
     /// Largest raw body.
@@ -103,18 +137,24 @@ impl FrameReader {
     fn decode(&self, bytes: Bytes, lease: Lease, mut place: Place) -> Arrival {
         let invalid = |error: DecodeError| Refused::new(code_of(&error), format!("a frame: {error}"));
         let mut reader = Reader::new(&bytes);
-        match reader.varint("stream type").map_err(invalid)? {
-            STREAM_FRAME => {}
+        let has_history = match reader.varint("stream type").map_err(invalid)? {
+            STREAM_FRAME => false,
+            STREAM_FRAME_AFTER if self.version >= HISTORY_SINCE => true,
             other => return Err(Refused::new(CloseCode::ProtocolViolation, format!("a stream of unknown type {other}"))),
-        }
+        };
         let seq = FrameSeq(reader.varint_up_to(MAX_SEQ, "frame number").map_err(invalid)?);
-        let start = reader.position();
-        let frame = Frame::decode(bytes.slice(start..), self.max_raw_bytes).map_err(invalid)?;
+        let bytes = bytes.slice(reader.position()..);
+        let (frame, after) = if has_history {
+            let after = FrameAfter::decode(seq, &bytes, self.max_raw_bytes).map_err(invalid)?;
+            (after.frame().clone(), Some(Box::new(after)))
+        } else {
+            (Frame::decode(bytes, self.max_raw_bytes).map_err(invalid)?, None)
+        };
         self.meters.frames.inc();
         self.meters.frame_bytes.inc_by(frame.wire_length() as u64);
         // What was reserved beyond the sections that there are is given back.
         drop(place.sections.split(proto_limits::MAX_SECTIONS.saturating_sub(frame.sections().len())));
-        Ok((seq, Arc::new(HeldFrame::new(frame, lease, place))))
+        Ok(Arrived { seq, frame: Arc::new(HeldFrame::new(frame, lease, place)), after })
     }
 }
 

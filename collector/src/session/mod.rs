@@ -8,6 +8,7 @@
 //! | [`control`] | the control stream's reading side |
 //! | [`outgoing`] | the control stream's writing side: acks are merged while they wait |
 //! | [`frames`] | frames off their streams, checked and in custody |
+//! | `history` | what was sent before, taken away from small frames |
 //! | [`run`] | the session's loop |
 //! | [`end`] | its end |
 //! | [`lanes`] | lanes announced, topics made ready, positions told |
@@ -26,6 +27,7 @@ pub mod end;
 pub mod frames;
 pub mod handshake;
 pub mod held;
+mod history;
 pub mod lanes;
 pub mod limits;
 pub mod outgoing;

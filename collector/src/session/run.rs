@@ -1,12 +1,13 @@
 //! The session's loop: one task, one event at a time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use quinn::{Connection, SendStream};
 use spillway_collector_core::sequencer::{Ready, Sequencer, Violation};
 use spillway_link::{Side, explain};
+use spillway_proto::history::Decoder;
 use spillway_proto::message::{self, AgentMessage, CollectorMessage, Hold, HoldReason, ResumePoint, Welcome};
 use spillway_proto::{CloseCode, SiteName};
 use tokio::sync::mpsc;
@@ -14,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::control::{ControlError, ControlReader};
 use super::dictionaries::{Dictionaries, Parked};
-use super::frames::{Arrival, FrameReader};
+use super::frames::{Arrival, Arrived, FrameReader};
 use super::handshake::Greeted;
 use super::held::{Held, Step};
+use super::history::{History, Without};
 use super::lanes::{Lanes, Prepared};
 use super::outgoing::Outgoing;
 use super::refusals::Refusals;
@@ -49,6 +51,8 @@ pub struct Shared {
     pub shutdown_deadline: Duration,
     /// What sites' frames name.
     pub dictionaries: Dictionaries,
+    /// Restores frames with history, of all sessions: each takes some microseconds.
+    pub decoder: Mutex<Decoder>,
     /// Cancelled by SIGTERM.
     pub shutdown: CancellationToken,
 }
@@ -81,6 +85,7 @@ pub(super) struct Session {
     arrivals: mpsc::Receiver<Arrival>,
     pub(super) told: Told,
     parked: Parked,
+    history: History,
 }
 
 /// Runs a session to its end, the connection's close included.
@@ -99,8 +104,14 @@ pub async fn run(shared: Arc<Shared>, greeted: Greeted) {
     let press = shared.max_inflight_bytes / 2;
     let (centre, name) = (Arc::clone(&shared.centre), (site.clone(), version));
     let started = writer::start(centre, name, Arc::clone(&inbox), Arc::clone(&custody), press, event_sender);
-    let reader =
-        FrameReader { connection: connection.clone(), custody, max_raw_bytes: shared.max_frame_bytes, meters, arrivals: arrival_sender };
+    let reader = FrameReader {
+        connection: connection.clone(),
+        version,
+        custody,
+        max_raw_bytes: shared.max_frame_bytes,
+        meters,
+        arrivals: arrival_sender,
+    };
     let frames = tokio::spawn(reader.run());
     let mut outgoing = Outgoing::new();
     outgoing.push(&CollectorMessage::Welcome(Welcome {
@@ -128,6 +139,7 @@ pub async fn run(shared: Arc<Shared>, greeted: Greeted) {
         events,
         arrivals,
         parked: Parked::default(),
+        history: History::default(),
     };
     session.tell_settings();
     match started {
@@ -183,7 +195,7 @@ impl Session {
                 prepared = self.lanes.prepared() => { self.on_prepared(prepared); Ok(()) }
                 () = self.told.changed() => self.on_site_file(),
                 message = self.control.next() => self.on_message(message),
-                Some(arrival) = self.arrivals.recv() => self.on_arrival(arrival),
+                Some(arrival) = self.arrivals.recv() => arrival.map_err(Over::Close).and_then(|arrived| self.on_arrival(arrived)),
             };
             if let Err(over) = step.and_then(|()| self.check_reader()) {
                 return over;
@@ -234,7 +246,7 @@ impl Session {
             Ok(AgentMessage::Dictionary(dictionary)) => {
                 let id = dictionary.id();
                 self.shared.dictionaries.add(&self.site, Arc::new(dictionary));
-                self.parked.take(id).into_iter().try_for_each(|arrival| self.on_arrival(arrival))
+                self.parked.take(id).into_iter().try_for_each(|arrived| self.on_arrival(arrived))
             }
             Ok(AgentMessage::Hello(_)) => Err(Over::Close(Refused::new(CloseCode::ProtocolViolation, "a second hello"))),
             Err(ControlError::Lost) => Err(Over::Lost),
@@ -242,26 +254,34 @@ impl Session {
         }
     }
 
-    fn on_arrival(&mut self, arrival: Arrival) -> Result<(), Over> {
-        let (seq, mut frame) = arrival.map_err(Over::Close)?;
-        // Nobody else has the frame yet.
-        if let Some(held) = Arc::get_mut(&mut frame)
-            && let Some(id) = held.missing_dictionary()
-        {
+    fn on_arrival(&mut self, mut arrived: Arrived) -> Result<(), Over> {
+        if let Some(id) = arrived.missing_dictionary() {
             match self.shared.dictionaries.find(&self.site, id) {
-                Some(dictionary) => held.attach(dictionary),
+                Some(dictionary) => arrived.attach(&dictionary),
                 None => {
-                    if let Some(question) = self.parked.park(id, Ok((seq, frame))) {
+                    if let Some(question) = self.parked.park(id, arrived) {
                         self.outgoing.push(&question);
                     }
                     return Ok(());
                 }
             }
         }
-        let arrived = self.sequencer.arrive(seq, &frame, &mut self.ready);
-        self.inbox.push_all(&mut self.ready);
-        let duplicates = arrived.map_err(violated)?;
-        self.shared.centre.meters.records_duplicate.inc_by(duplicates);
+        let mut next = Some(arrived);
+        while let Some(arrived) = next {
+            match self.history.take_away(arrived, &self.shared.decoder) {
+                Without::Whole(Arrived { seq, frame, .. }) => {
+                    let duplicates = self.sequencer.arrive(seq, &frame, &mut self.ready);
+                    self.inbox.push_all(&mut self.ready);
+                    self.shared.centre.meters.records_duplicate.inc_by(duplicates.map_err(violated)?);
+                }
+                Without::Waits => {}
+                Without::Again(question) => {
+                    self.shared.centre.meters.frames_again.inc();
+                    self.outgoing.push(&question);
+                }
+            }
+            next = self.history.take_ready();
+        }
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use spillway_proto::frame::GapReason;
-use spillway_proto::message::{AgentMessage, Hello, ResumePoint};
+use spillway_proto::message::{self, AgentMessage, Hello, ResumePoint};
 use spillway_proto::{CloseCode, Lane, codec, limits};
 
 use crate::support::agent::{close_code, data, frame, gap, hello, next, open_lane, records};
@@ -92,10 +92,10 @@ async fn too_many_connections_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn versions_without_overlap_are_refused() {
     let (folder, _centre, collector) = bench("").await;
-    let newer = Hello { min_version: 4, max_version: 9, ..hello() };
+    let newer = Hello { min_version: message::VERSION + 1, max_version: 99, ..hello() };
     assert_eq!(TestAgent::try_connect(&folder, "a", collector.address, newer).await.err(), Some(CloseCode::VersionUnsupported));
-    let wider = Hello { min_version: 1, max_version: 9, ..hello() };
-    assert_eq!(TestAgent::try_connect(&folder, "a", collector.address, wider).await.unwrap().welcome.version, 3);
+    let wider = Hello { min_version: 1, max_version: 99, ..hello() };
+    assert_eq!(TestAgent::try_connect(&folder, "a", collector.address, wider).await.unwrap().welcome.version, message::VERSION);
     assert_eq!(TestAgent::try_connect(&folder, "a", collector.address, hello()).await.unwrap().welcome.version, 1);
     collector.stop().await;
 }

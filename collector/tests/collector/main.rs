@@ -9,6 +9,7 @@ mod closes;
 mod deferred;
 mod dictionaries;
 mod gaps;
+mod history;
 mod hostile;
 mod moves;
 mod real;

@@ -40,6 +40,13 @@ impl Cost {
         self.packets += packets(bytes);
     }
 
+    /// Takes in a whole frame of so many bytes.
+    pub(crate) fn sent(&mut self, raw: &Raw, bytes: usize) {
+        self.frames.push(bytes);
+        self.headers += raw.around;
+        self.packets += packets(bytes);
+    }
+
     /// Takes in a dictionary of so many bytes.
     pub(crate) fn dictionary(&mut self, bytes: usize) {
         self.dictionaries += bytes;

@@ -8,6 +8,7 @@
 //! | `data` | the records |
 //! | `frames` | records as frames |
 //! | `small` | small frames: what is built, and a dictionary for each topic |
+//! | `sent` | small frames as they are sent, with history |
 //! | `history` | small frames with what was acknowledged before them |
 //! | `cost` | what goes over the line, and processor time |
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a program for developers")]
@@ -23,6 +24,7 @@ mod cost;
 mod data;
 mod frames;
 mod history;
+mod sent;
 mod small;
 
 use data::{Data, Record};
@@ -43,15 +45,10 @@ fn main() {
     if "all sizes".contains(&wanted) {
         all_sizes(&plant);
     }
-    let small: [(Data, [usize; 3], &[i32]); 4] = [
-        (plant, [1, 4, 16], &[3]),
-        (data::presses(), [1, 4, 16], &[3]),
-        (data::trickle(), [1, 2, 4], &[3, 12]),
-        (data::events(), [1, 2, 4], &[3]),
-    ];
-    for (data, sizes, levels) in small.iter().filter(|(data, ..)| data.name.contains(&wanted)) {
+    let small: [(Data, &[i32]); 4] = [(plant, &[3]), (data::presses(), &[3]), (data::trickle(), &[3, 12]), (data::events(), &[3])];
+    for (data, levels) in small.iter().filter(|(data, _)| data.name.contains(&wanted)) {
         for level in *levels {
-            small::table(data, *sizes, *level);
+            small::table(data, *level);
         }
     }
 }

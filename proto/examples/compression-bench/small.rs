@@ -13,6 +13,7 @@ use crate::cost::{Cost, timed};
 use crate::data::Data;
 use crate::frames::{Raw, split};
 use crate::history::{self, History};
+use crate::sent;
 
 /// A way to compress small frames.
 #[derive(Clone, Copy)]
@@ -23,6 +24,8 @@ struct Way {
     per_topic: bool,
     /// Besides what is built.
     history: Option<History>,
+    /// As it is sent, with so many frames that are not acknowledged.
+    sent: Option<u64>,
 }
 
 /// What frames hold.
@@ -36,8 +39,11 @@ enum Hold {
     OneSmaller,
 }
 
+/// Rows in a frame, in bytes.
+const SIZES: [usize; 5] = [512, 1024, 2048, 4096, 8192];
+
 /// Prints a table: bytes on the line, and how many fewer than as frames are built.
-pub(crate) fn table(data: &Data, sizes: [usize; 3], level: i32) {
+pub(crate) fn table(data: &Data, level: i32) {
     println!(
         "\n{}, level {level}: {:.2} MB of keys and values in {} records\n",
         data.name,
@@ -47,21 +53,21 @@ pub(crate) fn table(data: &Data, sizes: [usize; 3], level: i32) {
     println!(
         "kB on the line (frames + dictionaries), saved of all, saved of the second half of the frames; processor time of a frame there and back\n"
     );
-    println!("| frames of | {} |\n|---|---|---|---|", sizes.map(|kib| format!("{kib} KiB")).join(" | "));
-    let mut built: [Option<Cost>; 3] = Default::default();
+    println!("| frames of | {} |\n|---|---|---|---|---|---|", SIZES.map(|bytes| format!("{bytes} bytes")).join(" | "));
+    let mut built: [Option<Cost>; SIZES.len()] = Default::default();
     for way in ways(data.topics) {
-        let cells = std::array::from_fn::<_, 3, _>(|place| {
-            let cost = measure(data, sizes[place] * 1024, level, way);
+        let cells = std::array::from_fn::<_, { SIZES.len() }, _>(|place| {
+            let cost = measure(data, SIZES[place], level, way);
             cell(&cost, built[place].get_or_insert_with(|| cost.clone()))
         });
         println!("| {} | {} |", way.name, cells.join(" | "));
     }
     println!();
-    for (kib, cost) in sizes.into_iter().zip(built.into_iter().flatten()) {
+    for (size, cost) in SIZES.into_iter().zip(built.into_iter().flatten()) {
         let of_frame = |bytes: usize| bytes / cost.frames.len();
         let (bytes, headers) = (of_frame(cost.frames.iter().sum()), of_frame(cost.headers));
         println!(
-            "As built: {} frames of {kib} KiB take {bytes} bytes each, {headers} of them sections and what is fixed.",
+            "As built: {} frames of {size} bytes take {bytes} bytes each, {headers} of them sections and what is fixed.",
             cost.frames.len()
         );
     }
@@ -116,8 +122,10 @@ fn ways(topics: usize) -> Vec<Way> {
         ("one topic a frame, smaller: one dictionary", Hold::OneSmaller, false, None),
         ("one topic a frame, smaller: dictionary per topic", Hold::OneSmaller, true, None),
     ];
-    let ways = ways.map(|(name, hold, per_topic, history)| Way { name, hold, per_topic, history });
-    ways.into_iter().filter(|way| topics > 1 || (way.hold == Hold::All && !way.per_topic)).collect()
+    let sent = |name, lag| Way { name, hold: Hold::All, per_topic: false, history: None, sent: Some(lag) };
+    let sent = [sent("as sent, lag 0", 0), sent("as sent, lag 1", 1), sent("as sent, lag 4", 4), sent("as sent, lag 16", 16)];
+    let ways = ways.map(|(name, hold, per_topic, history)| Way { name, hold, per_topic, history, sent: None });
+    ways.into_iter().chain(sent).filter(|way| topics > 1 || (way.hold == Hold::All && !way.per_topic)).collect()
 }
 
 /// Compresses the records in frames of `most` bytes.
@@ -125,9 +133,10 @@ fn measure(data: &Data, most: usize, level: i32, way: Way) -> Cost {
     let most = if way.hold == Hold::OneSmaller { most / data.topics } else { most };
     let frames = split(data, most, way.hold != Hold::All);
     let raws: Vec<Raw> = frames.iter().map(|records| Raw::new(data, records, way.per_topic)).collect();
-    match way.history {
-        None => built(&raws, level),
-        Some(history) => history::measure(raws, level, history),
+    match (way.sent, way.history) {
+        (Some(lag), _) => sent::measure(data, &frames, &raws, level, lag),
+        (None, None) => built(&raws, level),
+        (None, Some(history)) => history::measure(raws, level, history),
     }
 }
 

@@ -20,7 +20,7 @@ const LEAST_LIFE: u32 = 512;
 const MOST_SOUGHT: u32 = 1024;
 
 /// Most dictionaries that one compressor makes: whoever keeps them keeps all, since any kept frame may name any.
-pub const MAX_TRAINED: usize = 64;
+pub const MAX_TRAINED: usize = 32;
 
 /// Trains dictionaries and compresses with the newest.
 #[derive(Default)]

@@ -81,6 +81,11 @@ impl EncodedFrame {
 
 /// Encodes a frame whose body is compressed already.
 pub(super) fn assemble(codec: Codec, sections: &[Section], body: &[u8]) -> Bytes {
+    assemble_after(0, codec, sections, body)
+}
+
+/// The same behind bytes of the checksum `seed`, which are not in it.
+pub(super) fn assemble_after(seed: u32, codec: Codec, sections: &[Section], body: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(body.len() + sections.len() * limits::MAX_SECTION_HEADER_BYTES + 64);
     out.push(FORMAT);
     out.push(codec.code());
@@ -89,7 +94,7 @@ pub(super) fn assemble(codec: Codec, sections: &[Section], body: &[u8]) -> Bytes
         section.put(&mut out);
     }
     put_bytes(&mut out, body);
-    let crc = crc32c::crc32c(&out);
+    let crc = crc32c::crc32c_append(seed, &out);
     out.extend_from_slice(&crc.to_le_bytes());
     Bytes::from(out)
 }

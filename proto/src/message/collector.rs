@@ -7,7 +7,7 @@ use crate::deferred::Deferred;
 use crate::dictionary::DictionaryId;
 use crate::frame::next_offset;
 use crate::limits;
-use crate::types::{Lane, NextOffset, TopicId};
+use crate::types::{FrameSeq, Lane, NextOffset, TopicId};
 
 /// What the collector says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub enum CollectorMessage {
     SettingsSeen(u64),
     /// A frame names this dictionary, and it is not here.
     WantDictionary(DictionaryId),
+    /// The frame of this number has a [history](crate::history) that is not here: send it without, under the same number. Only in a session of version 4.
+    FrameAgain(FrameSeq),
     /// A message of a later version that may be skipped.
     Ignored(u8),
 }
@@ -192,6 +194,10 @@ impl CollectorMessage {
                 out.push(WANT_DICTIONARY);
                 out.extend_from_slice(&id.0.to_be_bytes());
             }
+            Self::FrameAgain(seq) => {
+                out.push(FRAME_AGAIN);
+                put_varint(out, seq.0);
+            }
             Self::Ignored(kind) => out.push(*kind),
         });
     }
@@ -222,6 +228,7 @@ impl CollectorMessage {
             SETTINGS => Self::Settings(settings(&mut reader)?),
             SETTINGS_SEEN => Self::SettingsSeen(reader.varint("revision")?),
             WANT_DICTIONARY => Self::WantDictionary(DictionaryId(reader.array("dictionary id").map(u32::from_be_bytes)?)),
+            FRAME_AGAIN => Self::FrameAgain(FrameSeq(reader.varint("frame number")?)),
             kind => return unknown(kind).map(Self::Ignored),
         };
         reader.finish("the message")?;
@@ -235,6 +242,7 @@ const ACK: u8 = 0x83;
 const HOLD: u8 = 0x84;
 const RETRY: u8 = 0x85;
 const DEFERRED: u8 = 0x86;
+const FRAME_AGAIN: u8 = 0x87;
 const SETTINGS: u8 = 0xc1;
 const SETTINGS_SEEN: u8 = 0xc2;
 const WANT_DICTIONARY: u8 = 0xc3;

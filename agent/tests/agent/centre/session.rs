@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use bytes::Bytes;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream};
 use spillway_proto::codec::Reader;
 use spillway_proto::compress::Decompressor;
 use spillway_proto::dictionary::DictionaryId;
-use spillway_proto::frame::{Frame, GapReason, SectionKind};
+use spillway_proto::frame::{Frame, FrameAfter, GapReason, SectionKind};
+use spillway_proto::history::{Decoder, Restorer};
 use spillway_proto::message::{
     self, AgentMessage, CollectorMessage, Hold, HoldReason, MessageBuffer, ResumePoint, SettingsOutcome, Welcome,
 };
-use spillway_proto::{CloseCode, Lane, NextOffset, TopicId};
+use spillway_proto::{CloseCode, FrameSeq, Lane, NextOffset, TopicId};
 use tokio::sync::{broadcast, mpsc};
 
 use super::{Order, Source, State, lock};
@@ -32,6 +34,14 @@ struct Session {
     refused: Option<(Source, u64)>,
     version: u8,
     asked: BTreeSet<DictionaryId>,
+    restorer: Restorer,
+    decoder: Decoder,
+}
+
+/// What a stream held behind the frame's number.
+struct Came {
+    bytes: Bytes,
+    has_history: bool,
 }
 
 pub(super) async fn session(connection: Connection, state: Arc<Mutex<State>>, mut orders: broadcast::Receiver<Order>) {
@@ -56,6 +66,8 @@ pub(super) async fn session(connection: Connection, state: Arc<Mutex<State>>, mu
         refused,
         version,
         asked: BTreeSet::new(),
+        restorer: Restorer::default(),
+        decoder: Decoder::new().unwrap(),
     };
     let mut waiting = BTreeMap::new();
     let mut next_seq = 0;
@@ -98,8 +110,8 @@ pub(super) async fn session(connection: Connection, state: Arc<Mutex<State>>, mu
                 Some(AgentMessage::CloseLane(_) | AgentMessage::Ignored(_)) => {}
                 None => return,
             },
-            Some((seq, bytes)) = frames.recv() => {
-                waiting.insert(seq, bytes);
+            Some((seq, came)) = frames.recv() => {
+                waiting.insert(seq, came);
                 for answer in session.apply_ready(&mut waiting, &mut next_seq, raw_bytes) {
                     say(&mut send, answer).await;
                 }
@@ -159,22 +171,49 @@ impl Session {
         CollectorMessage::Resume { lane: open.lane, resume }
     }
 
-    /// Applies what has arrived in order, up to a frame whose dictionary is not there.
-    fn apply_ready(&mut self, waiting: &mut BTreeMap<u64, Vec<u8>>, next_seq: &mut u64, raw_bytes: u64) -> Vec<CollectorMessage> {
+    /// Applies what has arrived in order, up to a frame whose dictionary or history is not there.
+    fn apply_ready(&mut self, waiting: &mut BTreeMap<u64, Came>, next_seq: &mut u64, raw_bytes: u64) -> Vec<CollectorMessage> {
         let mut answers = Vec::new();
-        while let Some(bytes) = waiting.remove(next_seq) {
-            let mut frame = Frame::decode(bytes.clone().into(), raw_bytes as usize).unwrap();
+        while let Some(came) = waiting.remove(next_seq) {
+            let (seq, limit) = (FrameSeq(*next_seq), raw_bytes as usize);
+            let mut after = came.has_history.then(|| FrameAfter::decode(seq, &came.bytes, limit).unwrap());
+            let mut frame = match &after {
+                Some(after) => after.frame().clone(),
+                None => Frame::decode(came.bytes.clone(), limit).unwrap(),
+            };
             if let Some(id) = frame.missing_dictionary() {
                 let mut state = lock(&self.state);
                 let Some(dictionary) = state.dictionaries.get(&id).cloned() else {
-                    waiting.insert(*next_seq, bytes);
+                    waiting.insert(*next_seq, came);
                     if self.asked.insert(id) {
                         state.dictionaries_asked += 1;
                         answers.push(CollectorMessage::WantDictionary(id));
                     }
                     return answers;
                 };
-                frame.attach(dictionary);
+                frame.attach(Arc::clone(&dictionary));
+                if let Some(after) = &mut after {
+                    after.frame_mut().attach(dictionary);
+                }
+            }
+            match after {
+                None => self.restorer.arrived(seq, &frame),
+                Some(after) => {
+                    let mut state = lock(&self.state);
+                    if self.version < message::HISTORY_SINCE {
+                        fail(state, format!("history in a session of version {}", self.version));
+                        return answers;
+                    }
+                    state.with_history += 1;
+                    if state.again > 0 {
+                        state.again -= 1;
+                        state.asked_again += 1;
+                        answers.push(CollectorMessage::FrameAgain(seq));
+                        return answers;
+                    }
+                    assert!(!self.restorer.waits(&after), "all before it has been applied");
+                    frame = self.restorer.restore(&after, &mut self.decoder).unwrap();
+                }
             }
             *next_seq += 1;
             answers.extend(self.apply(frame));
@@ -274,16 +313,17 @@ async fn read_control(mut receive: RecvStream, messages: mpsc::Sender<AgentMessa
     }
 }
 
-async fn read_frames(connection: Connection, frames: mpsc::Sender<(u64, Vec<u8>)>) {
+async fn read_frames(connection: Connection, frames: mpsc::Sender<(u64, Came)>) {
     while let Ok(mut stream) = connection.accept_uni().await {
         let frames = frames.clone();
         tokio::spawn(async move {
             let Ok(bytes) = stream.read_to_end(1 << 24).await else { return };
             let mut reader = Reader::new(&bytes);
-            assert_eq!(reader.varint("type").unwrap(), message::STREAM_FRAME);
+            let kind = reader.varint("type").unwrap();
+            assert!([message::STREAM_FRAME, message::STREAM_FRAME_AFTER].contains(&kind));
             let seq = reader.varint("number").unwrap();
-            let at = reader.position();
-            drop(frames.send((seq, bytes[at..].to_vec())).await);
+            let bytes = Bytes::copy_from_slice(&bytes[reader.position()..]);
+            drop(frames.send((seq, Came { bytes, has_history: kind == message::STREAM_FRAME_AFTER })).await);
         });
     }
 }

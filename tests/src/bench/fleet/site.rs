@@ -120,12 +120,13 @@ impl<'b> Session<'b> {
                 CollectorMessage::Resume { resume, .. } => session.resume(resume).await?,
                 CollectorMessage::Ack(acks) => session.acknowledge(&acks),
                 CollectorMessage::Hold(hold) => bail!("held: {}", hold.detail),
-                // Its frames name no dictionary.
+                // Its frames name no dictionary and have no history.
                 CollectorMessage::Retry(_)
                 | CollectorMessage::Deferred { .. }
                 | CollectorMessage::Settings(_)
                 | CollectorMessage::SettingsSeen(_)
                 | CollectorMessage::WantDictionary(_)
+                | CollectorMessage::FrameAgain(_)
                 | CollectorMessage::Ignored(_) => {}
             }
         }
