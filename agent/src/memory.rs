@@ -40,7 +40,7 @@ const ALLOCATOR_PART: usize = 16;
 pub const LINK_BYTES: usize = MIB;
 
 /// What small frames take beside what all do, in bytes. Dictionaries: tables of less than 1 MiB (measured at level 12), 128 KiB of samples, and 256 KiB of dictionaries.
-/// History: 300 kB of tables to compress and 160 kB to decompress, 72 KiB of history, 64 KiB of frames that may be asked for.
+/// History: 300 kB of tables to compress, a context to decompress, 72 KiB of history, 64 KiB of frames that may be asked for.
 pub const SMALL_FRAMES_BYTES: usize = 2 * MIB;
 
 /// Least `memory_max` of an agent with a spill, in bytes, with up to three flows.

@@ -32,7 +32,7 @@ mod shorten;
 pub use restore::{Decoder, Restorer};
 pub use shorten::Shortener;
 
-/// Larger frames gain little, in bytes of rows: see "Small frames" in `docs/performance.md`.
+/// Most rows of a frame that has history, in bytes. Frames of 8 KiB still gain (see "Small frames" in `docs/performance.md`); larger ones come with a backlog.
 pub const MOST_RAW_BYTES: usize = 12 * 1024;
 
 /// Most sections of such a frame. One takes 48 bytes in memory.

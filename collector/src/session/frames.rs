@@ -25,7 +25,7 @@ pub struct Arrived {
     /// Its number.
     pub seq: FrameSeq,
     /// The frame. As long as it has history, its body makes no sense.
-    pub frame: Arc<HeldFrame>,
+    pub frame: HeldFrame,
     /// The same with its history to be put before it.
     pub after: Option<Box<FrameAfter>>,
 }
@@ -35,17 +35,15 @@ impl Arrived {
     pub fn missing_dictionary(&self) -> Option<DictionaryId> {
         match &self.after {
             Some(after) => after.frame().missing_dictionary(),
-            None => self.frame.as_ref().as_ref().missing_dictionary(),
+            None => self.frame.as_ref().missing_dictionary(),
         }
     }
 
     /// Attaches it.
-    pub fn attach(&mut self, dictionary: &Arc<Dictionary>) {
-        if let Some(after) = &mut self.after {
-            after.frame_mut().attach(Arc::clone(dictionary));
-        } else if let Some(held) = Arc::get_mut(&mut self.frame) {
-            // Nobody else has the frame yet.
-            held.attach(Arc::clone(dictionary));
+    pub fn attach(&mut self, dictionary: Arc<Dictionary>) {
+        match &mut self.after {
+            Some(after) => after.frame_mut().attach(dictionary),
+            None => self.frame.attach(dictionary),
         }
     }
 }
@@ -154,7 +152,7 @@ impl FrameReader {
         self.meters.frame_bytes.inc_by(frame.wire_length() as u64);
         // What was reserved beyond the sections that there are is given back.
         drop(place.sections.split(proto_limits::MAX_SECTIONS.saturating_sub(frame.sections().len())));
-        Ok(Arrived { seq, frame: Arc::new(HeldFrame::new(frame, lease, place)), after })
+        Ok(Arrived { seq, frame: HeldFrame::new(frame, lease, place), after })
     }
 }
 

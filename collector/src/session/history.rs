@@ -1,9 +1,10 @@
 //! Frames with [history](spillway_proto::history): what they are without, and those that wait for a part of theirs.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
+use spillway_proto::FrameSeq;
+use spillway_proto::codec::DecodeError;
 use spillway_proto::history::{Decoder, Restorer};
-use spillway_proto::message::CollectorMessage;
 
 use super::frames::Arrived;
 
@@ -22,15 +23,15 @@ pub(super) enum Without {
     Whole(Arrived),
     /// A part of its history has not arrived: it comes back with [`History::take_ready`].
     Waits,
-    /// Its history is another one: the agent is asked for it as it is without.
-    Again(CollectorMessage),
+    /// Its history is another one: the agent is to be asked for the frame without.
+    Again(FrameSeq, DecodeError),
 }
 
 impl History {
     /// Takes the history away from a frame that has arrived, its dictionary attached.
     pub(super) fn take_away(&mut self, mut arrived: Arrived, decoder: &Mutex<Decoder>) -> Without {
         let Some(after) = &arrived.after else {
-            self.restorer.arrived(arrived.seq, arrived.frame.as_ref().as_ref());
+            self.restorer.arrived(arrived.seq, arrived.frame.as_ref());
             return Without::Whole(arrived);
         };
         if self.restorer.waits(after) {
@@ -38,18 +39,14 @@ impl History {
             return Without::Waits;
         }
         // Nothing that can panic leaves it half done: it is set up anew for each frame.
-        let restored = self.restorer.restore(after, &mut decoder.lock().unwrap_or_else(PoisonError::into_inner));
-        let again = Without::Again(CollectorMessage::FrameAgain(arrived.seq));
-        match (restored, Arc::get_mut(&mut arrived.frame)) {
-            (Ok(frame), Some(held)) => held.restored(frame),
-            (Ok(_), None) => return again,
-            (Err(error), _) => {
-                tracing::warn!(event = "frame_again", seq = arrived.seq.0, %error, "a frame does not fit its history: the agent is asked for it without");
-                return again;
+        match self.restorer.restore(after, &mut decoder.lock().unwrap_or_else(PoisonError::into_inner)) {
+            Ok(frame) => {
+                arrived.frame.restored(frame);
+                arrived.after = None;
+                Without::Whole(arrived)
             }
+            Err(error) => Without::Again(arrived.seq, error),
         }
-        arrived.after = None;
-        Without::Whole(arrived)
     }
 
     /// A frame that waited and need not any more.

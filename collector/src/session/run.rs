@@ -257,7 +257,7 @@ impl Session {
     fn on_arrival(&mut self, mut arrived: Arrived) -> Result<(), Over> {
         if let Some(id) = arrived.missing_dictionary() {
             match self.shared.dictionaries.find(&self.site, id) {
-                Some(dictionary) => arrived.attach(&dictionary),
+                Some(dictionary) => arrived.attach(dictionary),
                 None => {
                     if let Some(question) = self.parked.park(id, arrived) {
                         self.outgoing.push(&question);
@@ -270,14 +270,15 @@ impl Session {
         while let Some(arrived) = next {
             match self.history.take_away(arrived, &self.shared.decoder) {
                 Without::Whole(Arrived { seq, frame, .. }) => {
-                    let duplicates = self.sequencer.arrive(seq, &frame, &mut self.ready);
+                    let duplicates = self.sequencer.arrive(seq, &Arc::new(frame), &mut self.ready);
                     self.inbox.push_all(&mut self.ready);
                     self.shared.centre.meters.records_duplicate.inc_by(duplicates.map_err(violated)?);
                 }
                 Without::Waits => {}
-                Without::Again(question) => {
+                Without::Again(seq, error) => {
+                    tracing::warn!(event = "frame_again", site = %self.site, seq = seq.0, %error, "a frame does not fit its history: the agent is asked for it without");
                     self.shared.centre.meters.frames_again.inc();
-                    self.outgoing.push(&question);
+                    self.outgoing.push(&CollectorMessage::FrameAgain(seq));
                 }
             }
             next = self.history.take_ready();

@@ -16,7 +16,7 @@ pub struct Restorer {
     history: History,
 }
 
-/// What restoring takes: zstd's working memory, less than 1 MiB. One may serve many sessions.
+/// What restoring takes: zstd's working memory. One may serve many sessions.
 #[derive(Debug)]
 pub struct Decoder {
     after: DecompressorAfter,

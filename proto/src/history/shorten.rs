@@ -98,7 +98,7 @@ struct Effort {
 const WORTH: f64 = 0.03;
 const TRIAL_EVERY: u32 = 16;
 
-/// Most frames a second: an attempt takes 50 µs on x86-64 and some ten times as much on a small gateway. A line that carries more small frames than these has
+/// Most frames a second: an attempt takes 50 to 150 µs on x86-64, and more on a small gateway. A line that carries more small frames than these has
 /// bytes to spare.
 const MOST_A_SECOND: u32 = 50;
 
